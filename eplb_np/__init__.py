@@ -1,0 +1,43 @@
+"""Expert parallelism load balancing for mixture-of-experts models, with NumPy and Numba.
+
+Loads come in, a plan comes out, and the plan goes where it is used. Modules whose name begins
+with an underscore are private.
+"""
+
+from eplb_np import workloads
+from eplb_np._warmup import warmup
+from eplb_np.bounds import lower_bound
+from eplb_np.metrics import (
+    balancedness,
+    gpu_load,
+    layer_balancedness,
+    moved_replicas,
+    replica_load,
+)
+from eplb_np.packing import balanced_packing
+from eplb_np.plan import Plan
+from eplb_np.planning import in_order_plan, make_plan
+from eplb_np.rebalance import rebalance_experts, rebalance_experts_hierarchical
+from eplb_np.replication import replicate_experts
+from eplb_np.topology import Topology
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Plan",
+    "Topology",
+    "balanced_packing",
+    "balancedness",
+    "gpu_load",
+    "in_order_plan",
+    "layer_balancedness",
+    "lower_bound",
+    "make_plan",
+    "moved_replicas",
+    "rebalance_experts",
+    "rebalance_experts_hierarchical",
+    "replica_load",
+    "replicate_experts",
+    "warmup",
+    "workloads",
+]

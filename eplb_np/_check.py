@@ -1,0 +1,97 @@
+"""Users' input, checked before any work is done."""
+
+from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def as_size(name: str, value: SupportsIndex, minimum: int = 1) -> int:
+    """Return a size as a Python int, or say why it is none."""
+    if isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}={value!r} is not a size: give an integer, at least {minimum}")
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise ValueError(
+            f"{name}={value!r} is not an integer: give an int, at least {minimum}"
+        ) from None
+    if size < minimum:
+        raise ValueError(f"{name}={size} is too small: it must be at least {minimum}")
+    return size
+
+
+def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
+    """Return users' numbers as an array of a real dtype, or say what they are instead."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is not a rectangular array ({error}): give every row the same length"
+        ) from None
+    kind = array.dtype.kind
+    # Extension types such as bfloat16 call themselves void, but know how to become float32.
+    extension = kind == "V" and not issubclass(array.dtype.type, np.void)
+    if kind not in "biuf" and not extension:
+        raise ValueError(
+            f"{name} has dtype {array.dtype}, which is not a real number type: "
+            "give integers or floating-point numbers"
+        )
+    return array
+
+
+def as_load(load: ArrayLike, name: str = "weight", columns: str = "experts") -> NDArray[np.float32]:
+    """Return loads as the one form that kernels take: C-contiguous writable float32, 2-D.
+
+    Raises ``ValueError`` for anything that is not a finite, non-negative load per layer and
+    expert, naming the first offender. The array is the caller's own where it already fits.
+    """
+    given = as_array(load, name)
+    if given.ndim != 2:
+        hint = (
+            f"{name}[None, :] is one layer" if given.ndim == 1 else "sum or select the other axes"
+        )
+        raise ValueError(
+            f"{name} has {given.ndim} dimension(s), shape {given.shape}: "
+            f"give [layers, {columns}] ({hint})"
+        )
+    if given.size == 0:
+        raise ValueError(
+            f"{name} has shape {given.shape}: at least one layer and one of {columns} are needed"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        weight = np.asarray(given, dtype=np.float32, order="C")
+    # Another byte order, alignment or a read-only flag would be another type to Numba, and
+    # another compilation.
+    if not weight.flags.carray:
+        weight = weight.copy()
+
+    from eplb_np.kernels.loads import first_bad_load
+
+    layer, column = first_bad_load(weight)
+    if layer >= 0:
+        _raise_bad_load(given, name, int(layer), int(column), columns)
+    return weight
+
+
+def _raise_bad_load(
+    given: NDArray[np.generic], name: str, layer: int, column: int, columns: str
+) -> None:
+    if column < 0:
+        raise ValueError(
+            f"{name}: the loads of layer {layer} sum up to 2**127 or more, and their sums would "
+            "leave float32's range: scale the loads down (only their ratios matter)"
+        )
+    value = given[layer, column]
+    where = f"{name}[{layer}, {column}] = {value!s} (layer {layer}, {columns[:-1]} {column})"
+    if np.isfinite(given[layer : layer + 1, column].astype(np.longdouble))[0] and value > 0:
+        raise ValueError(
+            f"{where} is beyond float32's range ({FLOAT32_MAX:.3g}): "
+            "scale the loads down (only their ratios matter)"
+        )
+    raise ValueError(f"{where}: a load must be finite and not negative: clean the loads first")

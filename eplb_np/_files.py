@@ -1,0 +1,35 @@
+"""Writing files so that no reader, and no crash, ever meets half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Write a temporary file beside ``path`` and rename it: a failure leaves the old file."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def suffix_of(path: str | os.PathLike[str], known: tuple[str, ...]) -> str:
+    """Return a path's suffix, in lower case, if it is a known one."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in known:
+        raise ValueError(
+            f"{os.fspath(path)}: the suffix {suffix!r} says no known format: "
+            f"use one of {', '.join(known)}"
+        )
+    return suffix

@@ -1,0 +1,1 @@
+"""Files: loads in, plans in and out. One module for each kind of file."""

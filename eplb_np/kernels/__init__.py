@@ -1,0 +1,11 @@
+"""The compiled stages, for use from your own ``@njit`` code.
+
+Kernels check nothing: they trust their callers to hand them arrays of the stated shapes and
+dtypes, C-contiguous, with loads that are finite and not negative. docs/kernels.md shows how.
+"""
+
+from eplb_np.kernels.hierarchy import fill_log2phy, plan_layers
+from eplb_np.kernels.packing import pack_layers
+from eplb_np.kernels.replication import replicate_layers
+
+__all__ = ["fill_log2phy", "pack_layers", "plan_layers", "replicate_layers"]

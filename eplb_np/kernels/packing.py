@@ -1,0 +1,305 @@
+"""Balanced packing: LPT into packs of equal size, then a bounded number of refining swaps.
+
+Letters: n items, m packs, cap = n / m items in each.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from eplb_np._jit import allocator, entry, kernel
+from eplb_np._types import Floats, Int, Ints
+from eplb_np.kernels import tournament
+from eplb_np.kernels.decisions import NEVER, heaviest_first, key_index, key_load, lightest_first
+from eplb_np.kernels.sorting import HISTOGRAM_SIZE, sort_descending
+
+MIN_GAIN = 1e-9
+
+
+class PackScratch(NamedTuple):
+    """Working memory for packing up to n items into up to m packs."""
+
+    order: Ints  # [n] int64, items by descending weight
+    keys: Ints  # [n] int64
+    spare: Ints  # [n] int64
+    histogram: Ints  # [HISTOGRAM_SIZE] int64
+    load: Floats  # [m] float32, load of each pack
+    size: Ints  # [m] int64, items in each pack
+    tree: Ints  # [2 * leaves(m)] int64, winner tree of the packs
+
+
+@allocator
+def make_pack_scratch(num_items: Int, num_packs: Int) -> PackScratch:
+    """Allocate a `PackScratch`, once per call and not per layer."""
+    return PackScratch(
+        np.empty(num_items, np.int64),
+        np.empty(num_items, np.int64),
+        np.empty(num_items, np.int64),
+        np.empty(HISTOGRAM_SIZE, np.int64),
+        np.empty(num_packs, np.float32),
+        np.empty(num_packs, np.int64),
+        np.empty(2 * tournament.num_leaves(num_packs), np.int64),
+    )
+
+
+@kernel
+def longest_processing_time(
+    weight: Floats,
+    order: Ints,
+    num_packs: Int,
+    pack: Ints,
+    rank: Ints,
+    members: Ints,
+    size: Ints,
+    tree: Ints,
+) -> None:
+    """Give the items, in ``order``, each to the lightest pack that is not full.
+
+    ``weight`` [n] float32, ``order`` [n] the items by descending weight; out: ``pack`` [n],
+    ``rank`` [n], ``members`` [m * cap] the items of each pack as they came; scratch:
+    ``size`` [m], ``tree`` [2 * leaves(m)]. O(n log m).
+    """
+    num_items = weight.shape[0]
+    capacity = num_items // num_packs
+    leaves = tournament.num_leaves(num_packs)
+    # As long as items weigh something, the first m of them find one empty pack after the other.
+    started = 0
+    while started < num_packs and weight[order[started]] > 0:
+        item = order[started]
+        pack[item] = started
+        rank[item] = 0
+        members[started * capacity] = item
+        size[started] = 1
+        tree[leaves + started] = lightest_first(weight[item], started)
+        started += 1
+    for p in range(started, num_packs):
+        size[p] = 0
+        tree[leaves + p] = lightest_first(np.float32(0), p)
+    for p in range(num_packs, leaves):
+        tree[leaves + p] = NEVER
+    tournament.build(tree, leaves)
+    lightest = tree[1]
+    for i in range(started, num_items):
+        item = order[i]
+        chosen = key_index(lightest)
+        held = size[chosen]
+        pack[item] = chosen
+        rank[item] = held
+        members[chosen * capacity + held] = item
+        size[chosen] = held + 1
+        key = lightest_first(key_load(lightest) + weight[item], chosen)
+        if held + 1 == capacity:
+            key = NEVER
+        lightest = tournament.replay(tree, leaves, chosen, key)
+
+
+@kernel
+def refine_packs(
+    weight: Floats,
+    num_packs: Int,
+    refine_steps: Int,
+    pack: Ints,
+    rank: Ints,
+    members: Ints,
+    load: Floats,
+) -> None:
+    """Swap items of the heaviest and the lightest pack, at most ``refine_steps`` times.
+
+    In and out: ``pack`` [n], ``rank`` [n], ``members`` [m * cap] the items of each pack by
+    descending weight, ties to the lower index; scratch: ``load`` [m] float32.
+    A step takes O(n + cap log cap).
+    """
+    num_items = weight.shape[0]
+    capacity = num_items // num_packs
+    heavy: Int = 0
+    light: Int = 0
+    for step in range(refine_steps):
+        if step == 0:
+            for p in range(num_packs):
+                load[p] = 0
+            for i in range(num_items):
+                load[pack[i]] += weight[i]
+        else:
+            load[heavy] = 0
+            load[light] = 0
+            for i in range(num_items):
+                if pack[i] == heavy or pack[i] == light:
+                    load[pack[i]] += weight[i]
+        heavy, light = _extreme_packs(load, num_packs)
+        delta = load[heavy] - load[light]
+        if np.float64(delta) <= MIN_GAIN:
+            return
+        heavy_items = members[heavy * capacity : (heavy + 1) * capacity]
+        light_items = members[light * capacity : (light + 1) * capacity]
+        item, other = _best_swap(weight, delta, heavy_items, light_items)
+        gap = np.float64(weight[item]) - np.float64(weight[other])
+        if not abs(np.float64(delta) - 2.0 * gap) < np.float64(delta) - MIN_GAIN:
+            return
+        pack[item] = light
+        pack[other] = heavy
+        item_rank = rank[item]
+        other_rank = rank[other]
+        new_item_rank = _exchange_rank(rank, light_items, other, other_rank, item, item_rank)
+        new_other_rank = _exchange_rank(rank, heavy_items, item, item_rank, other, other_rank)
+        rank[item] = new_item_rank
+        rank[other] = new_other_rank
+        _exchange_member(weight, light_items, other, item)
+        _exchange_member(weight, heavy_items, item, other)
+
+
+@kernel
+def _extreme_packs(load: Floats, num_packs: Int) -> tuple[Int, Int]:
+    """Heaviest and lightest pack, ties to the lower pack."""
+    heaviest: Int = NEVER
+    lightest: Int = NEVER
+    for p in range(num_packs):
+        heaviest = min(heaviest, heaviest_first(load[p], p))
+        lightest = min(lightest, lightest_first(load[p], p))
+    return key_index(heaviest), key_index(lightest)
+
+
+@kernel
+def _exchange_member(weight: Floats, members: Ints, leaver: Int, newcomer: Int) -> None:
+    """Replace an item of a pack, keeping the items by descending weight, then index."""
+    key = heaviest_first(weight[newcomer], newcomer)
+    i = 0
+    while members[i] != leaver:
+        i += 1
+    while i > 0 and heaviest_first(weight[members[i - 1]], members[i - 1]) > key:
+        members[i] = members[i - 1]
+        i -= 1
+    last = members.shape[0] - 1
+    while i < last and heaviest_first(weight[members[i + 1]], members[i + 1]) < key:
+        members[i] = members[i + 1]
+        i += 1
+    members[i] = newcomer
+
+
+@kernel
+def _best_swap(
+    weight: Floats, delta: np.float32, heavy_items: Ints, light_items: Ints
+) -> tuple[Int, Int]:
+    """Pair of items whose swap leaves the smallest residual between the two packs.
+
+    Of equal residuals the lower heavy item wins, and of its two candidates the first.
+    """
+    last = light_items.shape[0] - 1
+    half = delta * np.float32(0.5)
+    best_residual = np.float32(0)
+    best_item = -1
+    best_position = 0
+    for item in heavy_items:
+        target = weight[item] - half
+        low = 0
+        high = last
+        while low < high:  # first ascending position that weighs >= target, at most the last
+            middle = (low + high) >> 1
+            if weight[light_items[last - middle]] < target:
+                low = middle + 1
+            else:
+                high = middle
+        for position in (low, max(low - 1, 0)):
+            other_weight = weight[light_items[last - position]]
+            residual = abs(delta - np.float32(2) * (weight[item] - other_weight))
+            if (
+                best_item < 0
+                or residual < best_residual
+                or (residual == best_residual and item < best_item)
+            ):
+                best_residual = residual
+                best_item = item
+                best_position = position
+    return best_item, _ascending_item(weight, light_items, best_position)
+
+
+@kernel
+def _ascending_item(weight: Floats, members: Ints, position: Int) -> Int:
+    """Item at a position of the order by ascending weight, ties to the lower index.
+
+    ``members`` come by descending weight, ties to the lower index too, so a run of equal
+    weights keeps its inner order while the runs change sides.
+    """
+    place = members.shape[0] - 1 - position
+    first = place
+    while first > 0 and weight[members[first - 1]] == weight[members[place]]:
+        first -= 1
+    last = place
+    while last < members.shape[0] - 1 and weight[members[last + 1]] == weight[members[place]]:
+        last += 1
+    item: Int = members[first + last - place]
+    return item
+
+
+@kernel
+def _exchange_rank(
+    rank: Ints, members: Ints, leaver: Int, leaver_rank: Int, newcomer: Int, newcomer_rank: Int
+) -> Int:
+    """Close the leaver's rank in its pack and open one for the newcomer, which is returned.
+
+    Order by old rank; where the newcomer brings a rank that is taken, the lower item is first.
+    """
+    new_rank = 0
+    for item in members:
+        if item == leaver:
+            continue
+        old = rank[item]
+        comes_after = newcomer_rank < old or (newcomer_rank == old and newcomer < item)
+        rank[item] = old - (1 if leaver_rank < old else 0) + (1 if comes_after else 0)
+        new_rank += 0 if comes_after else 1
+    return new_rank
+
+
+@kernel
+def sort_items(weight: Floats, scratch: PackScratch) -> None:
+    """Write the items' order by descending weight to ``scratch.order``."""
+    sort_descending(weight, scratch.order, scratch.keys, scratch.spare, scratch.histogram)
+
+
+@kernel
+def pack_sorted(
+    weight: Floats, num_packs: Int, refine_steps: Int, pack: Ints, rank: Ints, scratch: PackScratch
+) -> None:
+    """Pack one layer's items, whose order by descending weight is in ``scratch.order``.
+
+    With one item for each pack the order does not matter: item i goes to pack i.
+    """
+    num_items = weight.shape[0]
+    if num_items == num_packs:
+        for i in range(num_items):
+            pack[i] = i
+            rank[i] = 0
+        return
+    members = scratch.keys  # the sort is done with its keys
+    longest_processing_time(
+        weight, scratch.order, num_packs, pack, rank, members, scratch.size, scratch.tree
+    )
+    refine_packs(weight, num_packs, refine_steps, pack, rank, members, scratch.load)
+
+
+@kernel
+def pack_layer(
+    weight: Floats, num_packs: Int, refine_steps: Int, pack: Ints, rank: Ints, scratch: PackScratch
+) -> None:
+    """Pack one layer's items: sort, LPT, refinement."""
+    sort_items(weight, scratch)
+    pack_sorted(weight, num_packs, refine_steps, pack, rank, scratch)
+
+
+@entry
+def pack_layers(
+    weight: Floats, num_packs: Int, refine_steps: Int, pack_index: Ints, rank_in_pack: Ints
+) -> None:
+    """Pack every row of ``weight`` [X, n]; out: ``pack_index``, ``rank_in_pack`` [X, n] int64."""
+    num_layers, num_items = weight.shape
+    scratch = make_pack_scratch(num_items, num_packs)
+    for layer in range(num_layers):
+        pack_layer(
+            weight[layer],
+            num_packs,
+            refine_steps,
+            pack_index[layer],
+            rank_in_pack[layer],
+            scratch,
+        )

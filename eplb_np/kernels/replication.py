@@ -1,0 +1,149 @@
+"""Replica allocation: how many replicas each logical expert of one layer gets.
+
+Letters: E logical experts, P physical experts (replicas).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eplb_np._jit import entry, kernel
+from eplb_np._types import Floats, Int, Ints
+from eplb_np.kernels import tournament
+from eplb_np.kernels.decisions import (
+    NEVER,
+    adams_quotient,
+    heaviest_first,
+    key_index,
+    sainte_lague_quotient,
+)
+
+FIXUP_MARGIN = 1e-12
+
+
+@kernel
+def tail_length(num_extra: Int) -> Int:
+    """How many of the extra replicas the Sainte-Lague tail grants: the last tenth, at least 1."""
+    return max(1, num_extra // 10) if num_extra > 0 else 0
+
+
+@kernel
+def allocate_replicas(
+    weight: Floats, num_extra: Int, num_tail: Int, count: Ints, granted: Ints, tree: Ints
+) -> None:
+    """Grant ``num_extra`` replicas one by one to the expert with the largest quotient.
+
+    The first ``num_extra - num_tail`` go by Adams' quotient, the rest by Sainte-Lague's.
+
+    ``weight`` [E] float32; out: ``count`` [E] replicas of each expert, ``granted``
+    [num_extra] the experts in the order of the grants; scratch: ``tree`` [2 * leaves(E)].
+    O(E + num_extra log E).
+    """
+    num_experts = weight.shape[0]
+    leaves = tournament.num_leaves(num_experts)
+    for e in range(num_experts):
+        count[e] = 1
+    if num_extra == 0:
+        return
+    for i in range(leaves + num_experts, 2 * leaves):
+        tree[i] = NEVER
+    num_adams = num_extra - num_tail
+    if num_adams > 0:
+        for e in range(num_experts):
+            tree[leaves + e] = heaviest_first(weight[e], e)
+        tournament.build(tree, leaves)
+        for step in range(num_adams):
+            winner = key_index(tree[1])
+            granted[step] = winner
+            count[winner] += 1
+            tournament.replay(
+                tree,
+                leaves,
+                winner,
+                heaviest_first(adams_quotient(weight[winner], count[winner]), winner),
+            )
+    if num_tail > 0:
+        for e in range(num_experts):
+            tree[leaves + e] = heaviest_first(sainte_lague_quotient(weight[e], count[e]), e)
+        tournament.build(tree, leaves)
+        for step in range(num_adams, num_extra):
+            winner = key_index(tree[1])
+            granted[step] = winner
+            count[winner] += 1
+            tournament.replay(
+                tree,
+                leaves,
+                winner,
+                heaviest_first(sainte_lague_quotient(weight[winner], count[winner]), winner),
+            )
+
+
+@kernel
+def donor_fixup(weight: Floats, count: Ints) -> bool:
+    """Move one replica from the largest average to the smallest, if that lowers the largest.
+
+    It never does: the donor's own average can only grow (docs/algorithm.md has the argument),
+    so the first comparison decides. It is here because the published algorithm has it.
+    Returns whether a replica was moved. O(E).
+    """
+    num_experts = weight.shape[0]
+    donor = 0
+    receiver = 0
+    largest = adams_quotient(weight[0], count[0])
+    smallest = largest
+    for e in range(1, num_experts):
+        average = adams_quotient(weight[e], count[e])
+        if average > largest:
+            largest = average
+            donor = e
+        if average < smallest:
+            smallest = average
+            receiver = e
+    if donor == receiver or count[donor] <= 1:
+        return False
+    new_largest = adams_quotient(weight[donor], count[donor] - 1)
+    if not _is_lower(new_largest, largest):
+        return False
+    for e in range(num_experts):
+        if e != donor:
+            new_count = count[e] + 1 if e == receiver else count[e]
+            new_largest = max(new_largest, adams_quotient(weight[e], new_count))
+    if not _is_lower(new_largest, largest):
+        return False
+    count[donor] -= 1
+    count[receiver] += 1
+    return True
+
+
+@kernel
+def _is_lower(new_largest: np.float32, largest: np.float32) -> bool:
+    return bool(np.float64(new_largest) + FIXUP_MARGIN < np.float64(largest))
+
+
+@kernel
+def replicate_layer(weight: Floats, num_phy: Int, count: Ints, granted: Ints, tree: Ints) -> None:
+    """Replica counts of one layer: allocation with the Sainte-Lague tail, then the fix-up."""
+    num_extra = num_phy - weight.shape[0]
+    allocate_replicas(weight, num_extra, tail_length(num_extra), count, granted, tree)
+    donor_fixup(weight, count)
+
+
+@entry
+def replicate_layers(weight: Floats, phy2log: Ints, rank: Ints, logcnt: Ints) -> None:
+    """Allocate every row of ``weight`` [X, E] to P replicas, in order of logical expert.
+
+    Out: ``phy2log`` [X, P], ``rank`` [X, P], ``logcnt`` [X, E], all int64.
+    """
+    num_layers, num_experts = weight.shape
+    num_phy = phy2log.shape[1]
+    granted = np.empty(num_phy - num_experts, np.int64)
+    tree = np.empty(2 * tournament.num_leaves(num_experts), np.int64)
+    for layer in range(num_layers):
+        count = logcnt[layer]
+        replicate_layer(weight[layer], num_phy, count, granted, tree)
+        slot = 0
+        for e in range(num_experts):
+            for r in range(count[e]):
+                phy2log[layer, slot] = e
+                rank[layer, slot] = r
+                slot += 1

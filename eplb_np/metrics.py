@@ -1,0 +1,179 @@
+"""How evenly a plan spreads a load, and what changing plans costs.
+
+The load of an expert is split evenly over its replicas. All figures are float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eplb_np._check import as_array, as_size
+from eplb_np.topology import check_multiple
+
+
+def replica_load(
+    phy2log: NDArray[np.integer], logcnt: NDArray[np.integer], load: ArrayLike
+) -> NDArray[np.float64]:
+    """Load of the replica in each slot.
+
+    Parameters
+    ----------
+    phy2log : ndarray, shape [L, P], int
+        Logical expert in each slot.
+    logcnt : ndarray, shape [L, E], int
+        Number of replicas of each expert.
+    load : array_like, shape [L, E]
+        Load of each logical expert, in any unit.
+
+    Returns
+    -------
+    ndarray, shape [L, P], float64
+        In the unit of ``load``.
+
+    Raises
+    ------
+    ValueError
+        If the shape of ``load`` is not that of ``logcnt``.
+
+    Notes
+    -----
+    O(L (E + P)).
+    """
+    values = as_array(load, "load").astype(np.float64)
+    if values.shape != logcnt.shape:
+        raise ValueError(
+            f"load has shape {values.shape}, but the plan is for [layers, experts] = "
+            f"{logcnt.shape}: give the load of the layers that were planned"
+        )
+    return np.take_along_axis(values / logcnt, np.asarray(phy2log, np.int64), axis=1)
+
+
+def gpu_load(
+    phy2log: NDArray[np.integer], logcnt: NDArray[np.integer], load: ArrayLike, num_gpus: int
+) -> NDArray[np.float64]:
+    """Load of each GPU.
+
+    Parameters
+    ----------
+    phy2log : ndarray, shape [L, P], int
+        Logical expert in each slot.
+    logcnt : ndarray, shape [L, E], int
+        Number of replicas of each expert.
+    load : array_like, shape [L, E]
+        Load of each logical expert, in any unit.
+    num_gpus : int
+        GPUs; divides P.
+
+    Returns
+    -------
+    ndarray, shape [L, num_gpus], float64
+        In the unit of ``load``.
+
+    Raises
+    ------
+    ValueError
+        If the shape of ``load`` is not that of ``logcnt``, or ``num_gpus`` does not divide P.
+
+    Notes
+    -----
+    O(L (E + P)).
+    """
+    slots = replica_load(phy2log, logcnt, load)
+    gpus = as_size("num_gpus", num_gpus)
+    check_multiple("the number of slots", slots.shape[1], "num_gpus", gpus)
+    per_gpu: NDArray[np.float64] = slots.reshape(slots.shape[0], gpus, -1).sum(axis=2)
+    return per_gpu
+
+
+def balancedness(loads: NDArray[np.floating]) -> float:
+    """Mean load over largest load, summed over layers: 1 is perfect.
+
+    Parameters
+    ----------
+    loads : ndarray, shape [L, n], float
+        Load of each GPU (`gpu_load`) or slot (`replica_load`) of each layer.
+
+    Returns
+    -------
+    float
+        Sum over layers of the mean, divided by the sum over layers of the largest, since every
+        layer waits for its busiest GPU. 1.0 where there is no load at all.
+
+    Notes
+    -----
+    O(L n).
+    """
+    largest = float(loads.max(axis=1).sum())
+    return float(loads.mean(axis=1).sum()) / largest if largest > 0 else 1.0
+
+
+def layer_balancedness(loads: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Mean load over largest load of each layer: 1 is perfect.
+
+    Parameters
+    ----------
+    loads : ndarray, shape [L, n], float
+        Load of each GPU (`gpu_load`) or slot (`replica_load`) of each layer.
+
+    Returns
+    -------
+    ndarray, shape [L], float64
+        1.0 for a layer without load.
+
+    Notes
+    -----
+    O(L n).
+    """
+    largest = loads.max(axis=1)
+    mean = loads.mean(axis=1)
+    ratio: NDArray[np.float64] = np.ones_like(mean)
+    np.divide(mean, largest, out=ratio, where=largest > 0)
+    return ratio
+
+
+def moved_replicas(
+    old_phy2log: NDArray[np.integer], new_phy2log: NDArray[np.integer], num_gpus: int
+) -> int:
+    """Replicas that GPUs must fetch to go from one plan to another.
+
+    Parameters
+    ----------
+    old_phy2log, new_phy2log : ndarray, shape [L, P], int
+        Logical expert in each slot, before and after.
+    num_gpus : int
+        GPUs; divides P.
+
+    Returns
+    -------
+    int
+        For each layer and GPU the experts it needs and does not hold, counted as multisets,
+        summed. Where on the GPU a replica sits does not matter.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or ``num_gpus`` does not divide P.
+
+    Notes
+    -----
+    O(L P log P).
+    """
+    if old_phy2log.shape != new_phy2log.shape:
+        raise ValueError(
+            f"the plans have shapes {old_phy2log.shape} and {new_phy2log.shape}: "
+            "compare plans of the same layers and slots"
+        )
+    gpus = as_size("num_gpus", num_gpus)
+    num_layers, num_slots = old_phy2log.shape
+    check_multiple("the number of slots", num_slots, "num_gpus", gpus)
+    gpu = np.arange(num_layers * num_slots) // (num_slots // gpus)
+    num_experts = int(max(old_phy2log.max(), new_phy2log.max())) + 1
+    # One number for each (layer, GPU, expert), so that multisets of all GPUs are one.
+    old = gpu * num_experts + old_phy2log.ravel()
+    new = gpu * num_experts + new_phy2log.ravel()
+    held, held_count = np.unique(old, return_counts=True)
+    needed, needed_count = np.unique(new, return_counts=True)
+    place = np.minimum(np.searchsorted(held, needed), held.size - 1)
+    have = np.where(held[place] == needed, held_count[place], 0)
+    return int(np.maximum(needed_count - have, 0).sum())

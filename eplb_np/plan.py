@@ -1,0 +1,294 @@
+"""The plan that users hold: which expert is in which slot, and how good that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eplb_np import metrics
+from eplb_np.bounds import lower_bound
+from eplb_np.policies import log2phy_width, make_log2phy
+from eplb_np.topology import Placement, Topology
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Where the replicas of every layer's experts are.
+
+    Made by `make_plan` or `Plan.load`. Frozen, and its arrays are read-only.
+
+    Parameters
+    ----------
+    phy2log : ndarray, shape [L, P], int64 or int32
+        Logical expert in each slot; GPU g owns the slots from ``g * slots_per_gpu`` onward.
+    phyrank : ndarray, shape [L, P], same dtype
+        Which of its expert's replicas is in the slot, from 0.
+    topology : Topology
+        Sizes of the deployment.
+    policy : str
+        Name of the policy that made the plan.
+    moe_layer_ids : sequence of int, optional
+        Id in the model of each planned layer, ascending; by default 0 .. L - 1. A model with
+        dense layers has MoE layers whose ids do not start at 0.
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not state a plan of that topology (see `Plan.check`).
+    """
+
+    phy2log: NDArray[np.signedinteger[Any]]
+    phyrank: NDArray[np.signedinteger[Any]]
+    topology: Topology
+    policy: str
+    moe_layer_ids: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("phy2log", "phyrank"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+        ids = range(self.num_layers) if self.moe_layer_ids is None else self.moe_layer_ids
+        object.__setattr__(self, "moe_layer_ids", tuple(int(i) for i in ids))
+        self.check()
+
+    @property
+    def num_layers(self) -> int:
+        """Planned layers, L."""
+        return int(self.phy2log.shape[0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Integer type of all the plan's arrays."""
+        return self.phy2log.dtype
+
+    @property
+    def placement(self) -> Placement:
+        """``"hierarchical"`` where whole groups went to nodes, ``"global"`` where they did not."""
+        return self.topology.placement
+
+    @cached_property
+    def logcnt(self) -> NDArray[np.signedinteger[Any]]:
+        """Number of replicas of each expert, shape [L, E]."""
+        return _read_only(_count(self.phy2log, self.topology.num_experts))
+
+    @cached_property
+    def log2phy(self) -> NDArray[np.signedinteger[Any]]:
+        """Slot of each replica of each expert by its rank, shape [L, E, X]; -1 where none is.
+
+        X is as in `rebalance_experts`. Built when first asked for: it is far larger than the
+        rest of the plan.
+        """
+        num_experts = self.topology.num_experts
+        width = log2phy_width(self.topology, self.policy, self.logcnt)
+        log2phy = make_log2phy(
+            self.phy2log.astype(np.int64), self.phyrank.astype(np.int64), num_experts, width
+        )
+        return _read_only(log2phy.astype(self.dtype, copy=False))
+
+    def gpu_load(self, load: ArrayLike) -> NDArray[np.float64]:
+        """Load of each GPU under a load, shape [L, num_gpus].
+
+        Parameters
+        ----------
+        load : array_like, shape [L, E]
+            Load of each logical expert, in any unit; not only the one planned from.
+
+        Returns
+        -------
+        ndarray, shape [L, num_gpus], float64
+            In the unit of ``load``.
+        """
+        return metrics.gpu_load(self.phy2log, self.logcnt, load, self.topology.num_gpus)
+
+    def balancedness(self, load: ArrayLike) -> float:
+        """GPU balancedness under a load: mean over largest GPU load, summed over layers.
+
+        Parameters
+        ----------
+        load : array_like, shape [L, E]
+            Load of each logical expert, in any unit.
+
+        Returns
+        -------
+        float
+            1 is perfect.
+        """
+        return metrics.balancedness(self.gpu_load(load))
+
+    def replica_balancedness(self, load: ArrayLike) -> float:
+        """Mean over largest replica load, summed over layers.
+
+        Parameters
+        ----------
+        load : array_like, shape [L, E]
+            Load of each logical expert, in any unit.
+
+        Returns
+        -------
+        float
+            1 is perfect.
+        """
+        return metrics.balancedness(metrics.replica_load(self.phy2log, self.logcnt, load))
+
+    def lower_bound(self, load: ArrayLike) -> NDArray[np.float64]:
+        """Load that the busiest GPU of no plan of this topology can stay under.
+
+        Parameters
+        ----------
+        load : array_like, shape [L, E]
+            Load of each logical expert, in any unit.
+
+        Returns
+        -------
+        ndarray, shape [L], float64
+            The bound and its proof are those of `eplb_np.lower_bound`.
+        """
+        return lower_bound(load, self.topology)
+
+    def check(self) -> None:
+        """State every invariant of a plan.
+
+        Raises
+        ------
+        ValueError
+            Unless the arrays are integer, of shape [L, num_replicas] and of one dtype, int64 or
+            int32; every slot holds an expert of the topology; every expert has a replica in
+            every layer; the ranks of an expert's replicas are 0 .. count - 1; and
+            ``moe_layer_ids`` are L ascending ids.
+
+        Notes
+        -----
+        O(L (E + P)).
+        """
+        _check_maps(self.phy2log, self.phyrank, self.topology)
+        ids = np.asarray(self.moe_layer_ids, dtype=np.int64)
+        if ids.shape != (self.num_layers,) or (ids < 0).any() or (np.diff(ids) <= 0).any():
+            raise ValueError(
+                f"moe_layer_ids={self.moe_layer_ids} do not name {self.num_layers} layers: "
+                "give one id for each planned layer, not negative, ascending"
+            )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the plan to a ``.npz`` or ``.json`` file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            Where to; the suffix says which format. A file that is there is replaced.
+
+        Raises
+        ------
+        ValueError
+            If the suffix is another.
+        """
+        from eplb_np.io.plans import write_plan
+
+        write_plan(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Plan:
+        """Read a plan that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            A ``.npz`` or ``.json`` file.
+
+        Returns
+        -------
+        Plan
+            Equal to the one that was saved.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or holds something else.
+        """
+        from eplb_np.io.plans import read_plan
+
+        return read_plan(path)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return (
+            (self.topology, self.policy, self.moe_layer_ids, self.dtype)
+            == (other.topology, other.policy, other.moe_layer_ids, other.dtype)
+            and np.array_equal(self.phy2log, other.phy2log)
+            and np.array_equal(self.phyrank, other.phyrank)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        sizes = self.topology
+        return (
+            f"Plan({self.num_layers} layers, {sizes.num_experts} experts in "
+            f"{sizes.num_replicas} slots of {sizes.num_gpus} GPUs, policy={self.policy!r}, "
+            f"placement={self.placement!r})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy's arrays are read-only too, and what was built on demand is left behind.
+        fields = (self.phy2log, self.phyrank, self.topology, self.policy, self.moe_layer_ids)
+        return Plan, fields
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _count(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) -> NDArray[Any]:
+    """Occurrences of each expert in each row."""
+    num_layers = phy2log.shape[0]
+    flat = phy2log + num_experts * np.arange(num_layers, dtype=np.int64)[:, None]
+    count = np.bincount(flat.ravel(), minlength=num_layers * num_experts)
+    return count.reshape(num_layers, num_experts).astype(phy2log.dtype, copy=False)
+
+
+def _check_maps(phy2log: NDArray[Any], phyrank: NDArray[Any], topology: Topology) -> None:
+    num_slots = topology.num_replicas
+    num_experts = topology.num_experts
+    for name, array in (("phy2log", phy2log), ("phyrank", phyrank)):
+        if array.dtype not in (np.int64, np.int32) or array.dtype != phy2log.dtype:
+            raise ValueError(f"{name} has dtype {array.dtype}: give int64 or int32, both the same")
+        if array.ndim != 2 or array.shape[0] == 0 or array.shape != (len(phy2log), num_slots):
+            raise ValueError(
+                f"{name} has shape {array.shape}, but the topology has "
+                f"num_replicas={num_slots}: give [layers, {num_slots}]"
+            )
+    wrong = (phy2log < 0) | (phy2log >= num_experts)
+    if wrong.any():
+        layer, slot = (int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"phy2log[{layer}, {slot}] = {phy2log[layer, slot]} is no expert: "
+            f"slots hold 0 .. {num_experts - 1}"
+        )
+    count = _count(phy2log, num_experts)
+    if (count == 0).any():
+        layer, expert = (int(i) for i in np.argwhere(count == 0)[0])
+        raise ValueError(
+            f"expert {expert} has no replica in layer {layer}: every expert needs a slot"
+        )
+    # Ranks 0 .. count - 1 for each expert: in range, and no (expert, rank) twice.
+    layers = np.arange(len(phy2log))[:, None]
+    sound = (phyrank >= 0) & (phyrank < count[layers, phy2log])
+    if sound.all():
+        first = np.cumsum(count, axis=1, dtype=np.int64) - count
+        place = first[layers, phy2log] + phyrank
+        taken = np.zeros(phy2log.shape, bool)
+        taken[layers, place] = True
+        sound = taken
+    if not sound.all():
+        layer = int(np.argwhere(~sound)[0, 0])
+        raise ValueError(
+            f"phyrank of layer {layer} does not number the replicas of each expert from 0: "
+            "give each replica of an expert its own rank, 0 .. count - 1"
+        )

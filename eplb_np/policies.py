@@ -1,0 +1,80 @@
+"""Named ways to make a plan, each a short composition of stages."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eplb_np._threads import choose_num_threads, for_each_block
+from eplb_np.topology import Topology
+
+Policy = Literal["hybrid", "deepseek"]
+
+
+class Maps(NamedTuple):
+    """What every policy makes, int64: the experts in the slots, their ranks, the counts."""
+
+    phy2log: NDArray[np.int64]
+    phyrank: NDArray[np.int64]
+    logcnt: NDArray[np.int64]
+
+
+def check_policy(policy: str) -> None:
+    """Raise ``ValueError`` for an unknown policy."""
+    if policy not in get_args(Policy):
+        known = ", ".join(repr(name) for name in get_args(Policy))
+        raise ValueError(f"policy={policy!r} is unknown: give one of {known}")
+
+
+def make_maps(
+    weight: NDArray[np.float32], topology: Topology, policy: str, num_threads: int | None = None
+) -> Maps:
+    """Plan checked loads ``weight`` [L, E]; groups are kept together as ``topology`` says."""
+    from eplb_np.kernels.hierarchy import plan_layers
+
+    num_layers, num_experts = weight.shape
+    num_replicas = topology.num_replicas
+    num_groups, num_nodes = topology.packed_groups_and_nodes
+    num_gpus = topology.num_gpus
+    hybrid = policy == "hybrid"
+    phy2log = np.empty((num_layers, num_replicas), np.int64)
+    phyrank = np.empty((num_layers, num_replicas), np.int64)
+    logcnt = np.empty((num_layers, num_experts), np.int64)
+
+    def plan(start: int, stop: int) -> None:
+        plan_layers(
+            weight[start:stop], num_groups, num_nodes, num_gpus, hybrid,
+            phy2log[start:stop], phyrank[start:stop], logcnt[start:stop],
+        )  # fmt: skip
+
+    threads = choose_num_threads(num_threads, num_layers, num_replicas)
+    for_each_block(plan, num_layers, num_replicas, threads)
+    return Maps(phy2log, phyrank, logcnt)
+
+
+def log2phy_width(topology: Topology, policy: str, logcnt: NDArray[np.integer]) -> int:
+    """Length of ``log2phy``'s last axis, as the published programs have it.
+
+    The seed's program leaves room for an expert that takes every redundant slot, DeepSeek's for
+    the expert with most replicas.
+    """
+    if policy == "hybrid":
+        return topology.num_replicas - topology.num_experts + 1
+    return int(logcnt.max())
+
+
+def make_log2phy(
+    phy2log: NDArray[np.int64], phyrank: NDArray[np.int64], num_experts: int, width: int
+) -> NDArray[np.int64]:
+    """Slot of each replica of each expert, [L, E, width] int64, -1 where there is none."""
+    from eplb_np.kernels.hierarchy import fill_log2phy
+
+    log2phy = np.full((phy2log.shape[0], num_experts, width), NO_SLOT, np.int64)
+    fill_log2phy(phy2log, phyrank, log2phy)
+    return log2phy
+
+
+NO_SLOT = -1
+"""What ``log2phy`` holds where an expert has no further replica."""
