@@ -113,20 +113,11 @@ def refine_packs(
     """
     num_items = weight.shape[0]
     capacity = num_items // num_packs
-    heavy: Int = 0
-    light: Int = 0
     for step in range(refine_steps):
-        if step == 0:
-            for p in range(num_packs):
-                load[p] = 0
-            for i in range(num_items):
-                load[pack[i]] += weight[i]
-        else:
-            load[heavy] = 0
-            load[light] = 0
-            for i in range(num_items):
-                if pack[i] == heavy or pack[i] == light:
-                    load[pack[i]] += weight[i]
+        for p in range(num_packs):
+            load[p] = 0
+        for i in range(num_items):
+            load[pack[i]] += weight[i]
         heavy, light = _extreme_packs(load, num_packs)
         delta = load[heavy] - load[light]
         if np.float64(delta) <= MIN_GAIN:
@@ -141,12 +132,13 @@ def refine_packs(
         pack[other] = heavy
         item_rank = rank[item]
         other_rank = rank[other]
-        new_item_rank = _exchange_rank(rank, light_items, other, other_rank, item, item_rank)
-        new_other_rank = _exchange_rank(rank, heavy_items, item, item_rank, other, other_rank)
+        new_item_rank = _exchange_rank(rank, light_items, other, item, item_rank)
+        new_other_rank = _exchange_rank(rank, heavy_items, item, other, other_rank)
         rank[item] = new_item_rank
         rank[other] = new_other_rank
-        _exchange_member(weight, light_items, other, item)
-        _exchange_member(weight, heavy_items, item, other)
+        if step + 1 < refine_steps:
+            _exchange_member(weight, light_items, other, item)
+            _exchange_member(weight, heavy_items, item, other)
 
 
 @kernel
@@ -183,35 +175,40 @@ def _best_swap(
 ) -> tuple[Int, Int]:
     """Pair of items whose swap leaves the smallest residual between the two packs.
 
-    Of equal residuals the lower heavy item wins, and of its two candidates the first.
+    Of equal residuals the lower heavy item wins, and of its two candidates the first: residual,
+    item and candidate are one key, so that the choice takes no unpredictable branch.
+    """
+    best: Int = NEVER
+    for item in heavy_items:
+        position = _first_position(weight, delta, item, light_items)
+        for candidate in range(2):
+            other = light_items[light_items.shape[0] - 1 - max(position - candidate, 0)]
+            residual = abs(delta - np.float32(2) * (weight[item] - weight[other]))
+            best = min(best, lightest_first(residual, 2 * item + candidate))
+    best_item = key_index(best) >> 1
+    candidate = key_index(best) & 1
+    position = _first_position(weight, delta, best_item, light_items)
+    return best_item, _ascending_item(weight, light_items, max(position - candidate, 0))
+
+
+@kernel
+def _first_position(weight: Floats, delta: np.float32, item: Int, light_items: Ints) -> Int:
+    """First ascending position whose weight is at least the item's less half of delta.
+
+    At most the last. A binary search whose steps depend on the number of items alone.
     """
     last = light_items.shape[0] - 1
-    half = delta * np.float32(0.5)
-    best_residual = np.float32(0)
-    best_item = -1
-    best_position = 0
-    for item in heavy_items:
-        target = weight[item] - half
-        low = 0
-        high = last
-        while low < high:  # first ascending position that weighs >= target, at most the last
-            middle = (low + high) >> 1
-            if weight[light_items[last - middle]] < target:
-                low = middle + 1
-            else:
-                high = middle
-        for position in (low, max(low - 1, 0)):
-            other_weight = weight[light_items[last - position]]
-            residual = abs(delta - np.float32(2) * (weight[item] - other_weight))
-            if (
-                best_item < 0
-                or residual < best_residual
-                or (residual == best_residual and item < best_item)
-            ):
-                best_residual = residual
-                best_item = item
-                best_position = position
-    return best_item, _ascending_item(weight, light_items, best_position)
+    target = weight[item] - delta * np.float32(0.5)
+    position = 0
+    left = last + 1
+    while left > 1:
+        half = left >> 1
+        # light_items come by descending weight: ascending position i is at last - i.
+        below = weight[light_items[last + 1 - position - half]] < target
+        position += half if below else 0
+        left -= half
+    below = weight[light_items[last - position]] < target
+    return min(position + (1 if below else 0), last)
 
 
 @kernel
@@ -234,20 +231,21 @@ def _ascending_item(weight: Floats, members: Ints, position: Int) -> Int:
 
 @kernel
 def _exchange_rank(
-    rank: Ints, members: Ints, leaver: Int, leaver_rank: Int, newcomer: Int, newcomer_rank: Int
+    rank: Ints, members: Ints, leaver: Int, newcomer: Int, newcomer_rank: Int
 ) -> Int:
     """Close the leaver's rank in its pack and open one for the newcomer, which is returned.
 
     Order by old rank; where the newcomer brings a rank that is taken, the lower item is first.
+    The leaver's own rank is left undefined.
     """
+    leaver_rank = rank[leaver]
     new_rank = 0
     for item in members:
-        if item == leaver:
-            continue
         old = rank[item]
-        comes_after = newcomer_rank < old or (newcomer_rank == old and newcomer < item)
-        rank[item] = old - (1 if leaver_rank < old else 0) + (1 if comes_after else 0)
-        new_rank += 0 if comes_after else 1
+        tie = 1 if newcomer < item else 0
+        comes_after = 1 if 2 * newcomer_rank < 2 * old + tie else 0
+        rank[item] = old - (1 if leaver_rank < old else 0) + comes_after
+        new_rank += 0 if item == leaver else 1 - comes_after
     return new_rank
 
 

@@ -15,6 +15,7 @@ from eplb_np.kernels.decisions import (
     adams_quotient,
     heaviest_first,
     key_index,
+    lightest_first,
     sainte_lague_quotient,
 )
 
@@ -87,20 +88,17 @@ def donor_fixup(weight: Floats, count: Ints) -> bool:
     Returns whether a replica was moved. O(E).
     """
     num_experts = weight.shape[0]
-    donor = 0
-    receiver = 0
-    largest = adams_quotient(weight[0], count[0])
-    smallest = largest
-    for e in range(1, num_experts):
+    heaviest: Int = NEVER
+    lightest: Int = NEVER
+    for e in range(num_experts):
         average = adams_quotient(weight[e], count[e])
-        if average > largest:
-            largest = average
-            donor = e
-        if average < smallest:
-            smallest = average
-            receiver = e
+        heaviest = min(heaviest, heaviest_first(average, e))
+        lightest = min(lightest, lightest_first(average, e))
+    donor = key_index(heaviest)
+    receiver = key_index(lightest)
     if donor == receiver or count[donor] <= 1:
         return False
+    largest = adams_quotient(weight[donor], count[donor])
     new_largest = adams_quotient(weight[donor], count[donor] - 1)
     if not _is_lower(new_largest, largest):
         return False
