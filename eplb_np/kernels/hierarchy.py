@@ -17,11 +17,10 @@ from eplb_np.kernels.decisions import adams_quotient
 from eplb_np.kernels.packing import (
     PackScratch,
     make_pack_scratch,
-    pack_layer,
     pack_sorted,
-    sort_items,
 )
 from eplb_np.kernels.replication import allocate_replicas, donor_fixup, tail_length
+from eplb_np.kernels.sorting import sort_descending
 
 GROUP_REFINE_STEPS = np.int64(1)
 GPU_REFINE_STEPS = np.int64(2)
@@ -39,82 +38,19 @@ def sum_groups(weight: Floats, group_load: Floats) -> None:
         group_load[g] = np.float32(total)
 
 
-@kernel
-def replicas_by_expert(
-    weight: Floats,
-    count: Ints,
-    average: Floats,
-    first: Ints,
-    replica_weight: Floats,
-    replica_expert: Ints,
-    replica_rank: Ints,
-) -> None:
-    """Hybrid policy: the replicas of an expert stand side by side.
+class GroupScratch(NamedTuple):
+    """Working memory for giving groups to nodes."""
 
-    Out: ``average`` [n] load of each of an expert's replicas, ``first`` [n] its first replica;
-    ``replica_weight``, ``replica_expert``, ``replica_rank`` [p].
-    """
-    replica = 0
-    for e in range(weight.shape[0]):
-        average[e] = adams_quotient(weight[e], count[e])
-        first[e] = replica
-        for r in range(count[e]):
-            replica_weight[replica] = average[e]
-            replica_expert[replica] = e
-            replica_rank[replica] = r
-            replica += 1
+    load: Floats  # [G] float32
+    node: Ints  # [G] int64
+    rank: Ints  # [G] int64
+    by_node: Ints  # [G] int64, groups by node, then by rank in the node
+    packing: PackScratch
 
 
-@kernel
-def sort_replicas(average: Floats, count: Ints, first: Ints, scratch: PackScratch) -> None:
-    """Replicas by descending load, ties to the lower one: sorting the experts sorts them.
+class NodeScratch(NamedTuple):
+    """Working memory for the experts and replicas of one node."""
 
-    For all replicas of an expert weigh the same and are neighbours.
-    """
-    order = scratch.order
-    keys = scratch.keys
-    num_experts = average.shape[0]
-    sort_items(average, scratch)
-    for i in range(num_experts):
-        keys[i] = order[i]
-    position = 0
-    for i in range(num_experts):
-        e = keys[i]
-        for r in range(count[e]):
-            order[position] = first[e] + r
-            position += 1
-
-
-@kernel
-def replicas_by_grant(
-    weight: Floats,
-    count: Ints,
-    granted: Ints,
-    next_rank: Ints,
-    replica_weight: Floats,
-    replica_expert: Ints,
-    replica_rank: Ints,
-) -> None:
-    """DeepSeek policy: a first copy of every expert, then the extra ones as they were granted."""
-    num_experts = weight.shape[0]
-    for e in range(num_experts):
-        next_rank[e] = 0
-    for i in range(replica_expert.shape[0]):
-        e = i if i < num_experts else granted[i - num_experts]
-        replica_weight[i] = adams_quotient(weight[e], count[e])
-        replica_expert[i] = e
-        replica_rank[i] = next_rank[e]
-        next_rank[e] += 1
-
-
-class PlanScratch(NamedTuple):
-    """Working memory for the plan of one layer, node after node."""
-
-    group_load: Floats  # [G] float32
-    group_node: Ints  # [G] int64
-    group_rank: Ints  # [G] int64
-    node_group: Ints  # [G] int64, groups by node, then by rank in the node
-    groups: PackScratch  # packing groups into nodes
     expert: Ints  # [n] int64, logical expert at each node-local place
     weight: Floats  # [n] float32
     average: Floats  # [n] float32, load of each of an expert's replicas
@@ -127,36 +63,101 @@ class PlanScratch(NamedTuple):
     replica_rank: Ints  # [p] int64
     pack: Ints  # [p] int64
     rank: Ints  # [p] int64
-    replicas: PackScratch  # packing a node's replicas into its GPUs
+    packing: PackScratch
 
 
 @allocator
-def make_plan_scratch(
-    num_experts: Int, num_replicas: Int, num_groups: Int, num_nodes: Int, num_gpus: Int
-) -> PlanScratch:
-    """Allocate a `PlanScratch`, once per call and not per layer."""
-    node_experts = num_experts // num_nodes
-    node_replicas = num_replicas // num_nodes
-    return PlanScratch(
+def make_group_scratch(num_groups: Int, num_nodes: Int) -> GroupScratch:
+    """Allocate a `GroupScratch`, once per call and not per layer."""
+    return GroupScratch(
         np.empty(num_groups, np.float32),
         np.empty(num_groups, np.int64),
         np.empty(num_groups, np.int64),
         np.empty(num_groups, np.int64),
         make_pack_scratch(num_groups, num_nodes),
-        np.empty(node_experts, np.int64),
-        np.empty(node_experts, np.float32),
-        np.empty(node_experts, np.float32),
-        np.empty(node_experts, np.int64),
-        np.empty(node_experts, np.int64),
-        np.empty(node_replicas - node_experts, np.int64),
-        np.empty(2 * tournament.num_leaves(node_experts), np.int64),
-        np.empty(node_replicas, np.float32),
-        np.empty(node_replicas, np.int64),
-        np.empty(node_replicas, np.int64),
-        np.empty(node_replicas, np.int64),
-        np.empty(node_replicas, np.int64),
-        make_pack_scratch(node_replicas, num_gpus // num_nodes),
     )
+
+
+@allocator
+def make_node_scratch(num_experts: Int, num_replicas: Int, num_gpus: Int) -> NodeScratch:
+    """Allocate a `NodeScratch`, once per call and not per layer."""
+    return NodeScratch(
+        np.empty(num_experts, np.int64),
+        np.empty(num_experts, np.float32),
+        np.empty(num_experts, np.float32),
+        np.empty(num_experts, np.int64),
+        np.empty(num_experts, np.int64),
+        np.empty(num_replicas - num_experts, np.int64),
+        np.empty(2 * tournament.num_leaves(num_experts), np.int64),
+        np.empty(num_replicas, np.float32),
+        np.empty(num_replicas, np.int64),
+        np.empty(num_replicas, np.int64),
+        np.empty(num_replicas, np.int64),
+        np.empty(num_replicas, np.int64),
+        make_pack_scratch(num_replicas, num_gpus),
+    )
+
+
+@kernel
+def gather_node(
+    weight: Floats, by_node: Ints, node: Int, num_nodes: Int, expert: Ints, local_weight: Floats
+) -> None:
+    """Write a node's experts, and their loads, group by group."""
+    node_groups = by_node.shape[0] // num_nodes
+    group_size = expert.shape[0] // node_groups
+    for i in range(node_groups):
+        first_expert = by_node[node * node_groups + i] * group_size
+        for j in range(group_size):
+            expert[i * group_size + j] = first_expert + j
+            local_weight[i * group_size + j] = weight[first_expert + j]
+
+
+@kernel
+def replicas_by_expert(local: NodeScratch) -> None:
+    """Hybrid policy: the replicas of an expert stand side by side."""
+    replica = 0
+    for e in range(local.weight.shape[0]):
+        average = adams_quotient(local.weight[e], local.logcnt[e])
+        local.average[e] = average
+        local.first[e] = replica
+        for r in range(local.logcnt[e]):
+            local.replica_weight[replica] = average
+            local.replica_expert[replica] = e
+            local.replica_rank[replica] = r
+            replica += 1
+
+
+@kernel
+def order_replicas(count: Ints, first: Ints, order: Ints, experts: Ints) -> None:
+    """Turn the order of the experts' averages into the order of the replicas' loads.
+
+    For all replicas of an expert weigh the same and are neighbours: sorting the experts sorts
+    the replicas. In and out: ``order``; scratch: ``experts``.
+    """
+    num_experts = count.shape[0]
+    for i in range(num_experts):
+        experts[i] = order[i]
+    position = 0
+    for i in range(num_experts):
+        e = experts[i]
+        for r in range(count[e]):
+            order[position] = first[e] + r
+            position += 1
+
+
+@kernel
+def replicas_by_grant(local: NodeScratch) -> None:
+    """DeepSeek policy: a first copy of every expert, then the extra ones as they were granted."""
+    num_experts = local.weight.shape[0]
+    next_rank = local.first
+    for e in range(num_experts):
+        next_rank[e] = 0
+    for i in range(local.replica_expert.shape[0]):
+        e = i if i < num_experts else local.granted[i - num_experts]
+        local.replica_weight[i] = adams_quotient(local.weight[e], local.logcnt[e])
+        local.replica_expert[i] = e
+        local.replica_rank[i] = next_rank[e]
+        next_rank[e] += 1
 
 
 @kernel
@@ -168,83 +169,66 @@ def plan_layer(
     phy2log: Ints,
     phyrank: Ints,
     logcnt: Ints,
-    scratch: PlanScratch,
+    groups: GroupScratch,
+    local: NodeScratch,
 ) -> None:
-    """Plan one layer: arguments as `plan_layers`, without the layer axis."""
-    expert = scratch.expert
-    num_groups = scratch.group_load.shape[0]
-    node_groups = num_groups // num_nodes
-    group_size = expert.shape[0] // node_groups
-    node_replicas = scratch.replica_weight.shape[0]
-    gpu_slots = phy2log.shape[0] // num_gpus
-    assign_groups(weight, num_nodes, hybrid, scratch)
-    for node in range(num_nodes):
-        for i in range(node_groups):
-            first_expert = scratch.node_group[node * node_groups + i] * group_size
-            for j in range(group_size):
-                expert[i * group_size + j] = first_expert + j
-                scratch.weight[i * group_size + j] = weight[first_expert + j]
-        plan_node(num_gpus // num_nodes, hybrid, scratch)
-        first_slot = node * node_replicas
-        for i in range(node_replicas):
-            slot = first_slot + scratch.pack[i] * gpu_slots + scratch.rank[i]
-            phy2log[slot] = expert[scratch.replica_expert[i]]
-            phyrank[slot] = scratch.replica_rank[i]
-        for e in range(expert.shape[0]):
-            logcnt[expert[e]] = scratch.logcnt[e]
+    """Plan one layer: arguments as `plan_layers`, without the layer axis.
 
-
-@kernel
-def assign_groups(weight: Floats, num_nodes: Int, hybrid: bool, scratch: PlanScratch) -> None:
-    """Give each node equally many groups: ``scratch.node_group``, by node and rank."""
-    num_groups = scratch.group_load.shape[0]
+    All stages in one place, as every function between this one and a stage would make Numba
+    optimise that stage once more: 3 s of compilation less than with one for each node.
+    """
+    # Groups to nodes.
+    num_groups = groups.load.shape[0]
     node_groups = num_groups // num_nodes
     if node_groups > 1:
-        sum_groups(weight, scratch.group_load)
-    pack_layer(
-        scratch.group_load,
-        num_nodes,
-        GROUP_REFINE_STEPS if hybrid else NO_REFINE_STEPS,
-        scratch.group_node,
-        scratch.group_rank,
-        scratch.groups,
-    )
+        sum_groups(weight, groups.load)
+        sorting = groups.packing
+        sort_descending(groups.load, sorting.order, sorting.keys, sorting.spare, sorting.histogram)
+    group_steps = GROUP_REFINE_STEPS if hybrid else NO_REFINE_STEPS
+    pack_sorted(groups.load, num_nodes, group_steps, groups.node, groups.rank, groups.packing)
     for g in range(num_groups):
-        place = scratch.group_node[g] * node_groups + scratch.group_rank[g]
-        scratch.node_group[place] = g
+        groups.by_node[groups.node[g] * node_groups + groups.rank[g]] = g
 
-
-@kernel
-def plan_node(num_gpus: Int, hybrid: bool, scratch: PlanScratch) -> None:
-    """Replicate the experts of one node and pack the replicas into its GPUs."""
-    weight = scratch.weight
-    count = scratch.logcnt
-    first = scratch.first
-    replica_weight = scratch.replica_weight
-    num_extra = scratch.granted.shape[0]
+    expert = local.expert
+    num_replicas = local.pack.shape[0]
+    gpu_slots = phy2log.shape[0] // num_gpus
+    num_extra = local.granted.shape[0]
     num_tail = tail_length(num_extra) if hybrid else 0
-    allocate_replicas(weight, num_extra, num_tail, count, scratch.granted, scratch.tree)
-    if hybrid:
-        donor_fixup(weight, count)
-        replicas_by_expert(
-            weight, count, scratch.average, first,
-            replica_weight, scratch.replica_expert, scratch.replica_rank,
-        )  # fmt: skip
-        sort_replicas(scratch.average, count, first, scratch.replicas)
-    else:
-        replicas_by_grant(
-            weight, count, scratch.granted, first,
-            replica_weight, scratch.replica_expert, scratch.replica_rank,
-        )  # fmt: skip
-        sort_items(replica_weight, scratch.replicas)
-    pack_sorted(
-        replica_weight,
-        num_gpus,
-        GPU_REFINE_STEPS if hybrid else NO_REFINE_STEPS,
-        scratch.pack,
-        scratch.rank,
-        scratch.replicas,
-    )
+    gpu_steps = GPU_REFINE_STEPS if hybrid else NO_REFINE_STEPS
+    sorting = local.packing
+    for node in range(num_nodes):
+        gather_node(weight, groups.by_node, node, num_nodes, expert, local.weight)
+
+        # Replicas within the node.
+        allocate_replicas(
+            local.weight, num_extra, num_tail, local.logcnt, local.granted, local.tree
+        )
+        if hybrid:
+            donor_fixup(local.weight, local.logcnt)
+            replicas_by_expert(local)
+            load = local.average
+        else:
+            replicas_by_grant(local)
+            load = local.replica_weight
+
+        # Replicas to GPUs.
+        sort_descending(load, sorting.order, sorting.keys, sorting.spare, sorting.histogram)
+        if hybrid:
+            order_replicas(local.logcnt, local.first, sorting.order, sorting.keys)
+        pack_sorted(
+            local.replica_weight,
+            num_gpus // num_nodes,
+            gpu_steps,
+            local.pack,
+            local.rank,
+            local.packing,
+        )
+        for i in range(num_replicas):
+            slot = node * num_replicas + local.pack[i] * gpu_slots + local.rank[i]
+            phy2log[slot] = expert[local.replica_expert[i]]
+            phyrank[slot] = local.replica_rank[i]
+        for e in range(expert.shape[0]):
+            logcnt[expert[e]] = local.logcnt[e]
 
 
 @entry
@@ -265,10 +249,13 @@ def plan_layers(
     replicas it is, ``logcnt`` [L, E]. Memory: O(E + P), whatever L.
     """
     num_layers, num_experts = weight.shape
-    scratch = make_plan_scratch(num_experts, phy2log.shape[1], num_groups, num_nodes, num_gpus)
+    node_experts = num_experts // num_nodes
+    node_replicas = phy2log.shape[1] // num_nodes
+    groups = make_group_scratch(num_groups, num_nodes)
+    local = make_node_scratch(node_experts, node_replicas, num_gpus // num_nodes)
     for i in range(num_layers):
         plan_layer(
-            weight[i], num_nodes, num_gpus, hybrid, phy2log[i], phyrank[i], logcnt[i], scratch
+            weight[i], num_nodes, num_gpus, hybrid, phy2log[i], phyrank[i], logcnt[i], groups, local
         )
 
 

@@ -185,10 +185,11 @@ def _best_swap(
             other = light_items[light_items.shape[0] - 1 - max(position - candidate, 0)]
             residual = abs(delta - np.float32(2) * (weight[item] - weight[other]))
             best = min(best, lightest_first(residual, 2 * item + candidate))
-    best_item = key_index(best) >> 1
-    candidate = key_index(best) & 1
+    best_item: Int = key_index(best) >> 1
+    best_candidate = key_index(best) & 1
     position = _first_position(weight, delta, best_item, light_items)
-    return best_item, _ascending_item(weight, light_items, max(position - candidate, 0))
+    other = _ascending_item(weight, light_items, max(position - best_candidate, 0))
+    return best_item, other
 
 
 @kernel
@@ -199,7 +200,7 @@ def _first_position(weight: Floats, delta: np.float32, item: Int, light_items: I
     """
     last = light_items.shape[0] - 1
     target = weight[item] - delta * np.float32(0.5)
-    position = 0
+    position: Int = 0
     left = last + 1
     while left > 1:
         half = left >> 1
@@ -250,12 +251,6 @@ def _exchange_rank(
 
 
 @kernel
-def sort_items(weight: Floats, scratch: PackScratch) -> None:
-    """Write the items' order by descending weight to ``scratch.order``."""
-    sort_descending(weight, scratch.order, scratch.keys, scratch.spare, scratch.histogram)
-
-
-@kernel
 def pack_sorted(
     weight: Floats, num_packs: Int, refine_steps: Int, pack: Ints, rank: Ints, scratch: PackScratch
 ) -> None:
@@ -276,15 +271,6 @@ def pack_sorted(
     refine_packs(weight, num_packs, refine_steps, pack, rank, members, scratch.load)
 
 
-@kernel
-def pack_layer(
-    weight: Floats, num_packs: Int, refine_steps: Int, pack: Ints, rank: Ints, scratch: PackScratch
-) -> None:
-    """Pack one layer's items: sort, LPT, refinement."""
-    sort_items(weight, scratch)
-    pack_sorted(weight, num_packs, refine_steps, pack, rank, scratch)
-
-
 @entry
 def pack_layers(
     weight: Floats, num_packs: Int, refine_steps: Int, pack_index: Ints, rank_in_pack: Ints
@@ -292,12 +278,7 @@ def pack_layers(
     """Pack every row of ``weight`` [X, n]; out: ``pack_index``, ``rank_in_pack`` [X, n] int64."""
     num_layers, num_items = weight.shape
     scratch = make_pack_scratch(num_items, num_packs)
-    for layer in range(num_layers):
-        pack_layer(
-            weight[layer],
-            num_packs,
-            refine_steps,
-            pack_index[layer],
-            rank_in_pack[layer],
-            scratch,
-        )
+    for i in range(num_layers):
+        row = weight[i]
+        sort_descending(row, scratch.order, scratch.keys, scratch.spare, scratch.histogram)
+        pack_sorted(row, num_packs, refine_steps, pack_index[i], rank_in_pack[i], scratch)
