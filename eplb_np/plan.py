@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from os import PathLike
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np import metrics
+from eplb_np._check import as_size
 from eplb_np.bounds import lower_bound
-from eplb_np.policies import log2phy_width, make_log2phy
+from eplb_np.policies import Maps, log2phy_width, make_log2phy
 from eplb_np.topology import Placement, Topology
 
 
@@ -51,10 +53,27 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("phy2log", "phyrank"):
-            object.__setattr__(self, name, _read_only(getattr(self, name)))
+            object.__setattr__(self, name, _read_only(np.asarray(getattr(self, name))))
+        _check_maps(self.phy2log, self.phyrank, self.topology)
         ids = range(self.num_layers) if self.moe_layer_ids is None else self.moe_layer_ids
-        object.__setattr__(self, "moe_layer_ids", tuple(int(i) for i in ids))
-        self.check()
+        object.__setattr__(self, "moe_layer_ids", check_layer_ids(ids, self.num_layers))
+
+    @classmethod
+    def _of_maps(
+        cls, maps: Maps, topology: Topology, policy: str, moe_layer_ids: Sequence[int]
+    ) -> Plan:
+        """Hold what a policy has just made, unchecked: a check can take longer than planning."""
+        plan = object.__new__(cls)
+        phy2log, phyrank, logcnt = (_read_only(array) for array in maps)
+        plan.__dict__.update(
+            phy2log=phy2log,
+            phyrank=phyrank,
+            logcnt=logcnt,
+            topology=topology,
+            policy=policy,
+            moe_layer_ids=tuple(moe_layer_ids),
+        )
+        return plan
 
     @property
     def num_layers(self) -> int:
@@ -166,12 +185,7 @@ class Plan:
         O(L (E + P)).
         """
         _check_maps(self.phy2log, self.phyrank, self.topology)
-        ids = np.asarray(self.moe_layer_ids, dtype=np.int64)
-        if ids.shape != (self.num_layers,) or (ids < 0).any() or (np.diff(ids) <= 0).any():
-            raise ValueError(
-                f"moe_layer_ids={self.moe_layer_ids} do not name {self.num_layers} layers: "
-                "give one id for each planned layer, not negative, ascending"
-            )
+        check_layer_ids(self.moe_layer_ids or (), self.num_layers)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the plan to a ``.npz`` or ``.json`` file, whole or not at all.
@@ -237,6 +251,17 @@ class Plan:
         # A copy's arrays are read-only too, and what was built on demand is left behind.
         fields = (self.phy2log, self.phyrank, self.topology, self.policy, self.moe_layer_ids)
         return Plan, fields
+
+
+def check_layer_ids(ids: Sequence[int], num_layers: int) -> tuple[int, ...]:
+    """Return the ids of a plan's layers as ints, or raise ``ValueError`` where they are none."""
+    checked = tuple(as_size("an id in moe_layer_ids", i, minimum=0) for i in ids)
+    if len(checked) != num_layers or any(a >= b for a, b in pairwise(checked)):
+        raise ValueError(
+            f"moe_layer_ids={list(ids)} do not name {num_layers} layers: "
+            "give one id for each planned layer, ascending"
+        )
+    return checked
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from eplb_np._check import as_load, as_size
-from eplb_np.plan import Plan
-from eplb_np.policies import Policy, check_policy, make_maps
+from eplb_np.plan import Plan, check_layer_ids
+from eplb_np.policies import Maps, Policy, check_policy, make_maps
 from eplb_np.topology import Topology
 
 
@@ -84,15 +84,13 @@ def make_plan(
     sizes = _topology(weight.shape[1], topology, num_replicas, num_gpus, num_nodes, num_groups)
     check_policy(policy)
     integer = _integer_type(dtype)
-    ids = _layer_ids(moe_layer_ids, weight.shape[0])
+    num_layers = weight.shape[0]
+    ids = range(num_layers) if moe_layer_ids is None else moe_layer_ids
+    ids = check_layer_ids(ids, num_layers)
     maps = make_maps(weight, sizes, policy, num_threads)
-    return Plan(
-        maps.phy2log.astype(integer, copy=False),
-        maps.phyrank.astype(integer, copy=False),
-        sizes,
-        policy,
-        ids,
-    )
+    if integer != np.int64:
+        maps = Maps(*(array.astype(integer) for array in maps))
+    return Plan._of_maps(maps, sizes, policy, ids)
 
 
 def _topology(
@@ -112,6 +110,10 @@ def _topology(
         return Topology(num_experts, num_replicas, num_gpus, num_nodes, num_groups)
     if (num_replicas, num_gpus, num_nodes, num_groups) != (None, None, 1, 1):
         raise ValueError("both a topology and sizes are given: give one or the other")
+    if not isinstance(topology, Topology):
+        raise ValueError(
+            f"topology={topology!r} is no Topology: give sizes by name, as in num_replicas=288"
+        )
     if topology.num_experts != num_experts:
         raise ValueError(
             f"load has {num_experts} experts, but the topology is for "
@@ -121,21 +123,13 @@ def _topology(
 
 
 def _integer_type(dtype: DTypeLike) -> np.dtype[Any]:
-    integer = np.dtype(dtype)
+    try:
+        integer = np.dtype(dtype)
+    except TypeError:
+        integer = None
     if integer not in (np.int64, np.int32):
-        raise ValueError(f"dtype={integer} is not a plan's integer type: give int64 or int32")
+        raise ValueError(f"dtype={dtype!r} is not a plan's integer type: give int64 or int32")
     return integer
-
-
-def _layer_ids(ids: Sequence[int] | None, num_layers: int) -> Sequence[int]:
-    if ids is None:
-        return range(num_layers)
-    if len(ids) != num_layers:
-        raise ValueError(
-            f"moe_layer_ids has {len(ids)} ids for {num_layers} layers of load: "
-            "give one id for each layer"
-        )
-    return ids
 
 
 def in_order_plan(num_layers: int, topology: Topology, *, dtype: DTypeLike = np.int64) -> Plan:

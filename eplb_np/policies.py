@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,11 @@ Policy = Literal["hybrid", "deepseek"]
 
 
 class Maps(NamedTuple):
-    """What every policy makes, int64: the experts in the slots, their ranks, the counts."""
+    """What every policy makes: the experts in the slots, their ranks, the counts."""
 
-    phy2log: NDArray[np.int64]
-    phyrank: NDArray[np.int64]
-    logcnt: NDArray[np.int64]
+    phy2log: NDArray[Any]
+    phyrank: NDArray[Any]
+    logcnt: NDArray[Any]
 
 
 def check_policy(policy: str) -> None:

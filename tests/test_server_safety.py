@@ -187,7 +187,8 @@ def test_settings_of_the_host_process_stay() -> None:
         import numba, os, signal, sys, threading, warnings
 
         def settings():
-            config = {name: getattr(numba.config, name) for name in dir(numba.config) if name.isupper()}
+            names = [name for name in dir(numba.config) if name.isupper()]
+            config = {name: getattr(numba.config, name) for name in names}
             return (config, dict(os.environ), sys.getswitchinterval(),
                     signal.getsignal(signal.SIGINT), threading.active_count(), warnings.filters[:])
 

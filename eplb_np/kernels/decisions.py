@@ -23,6 +23,12 @@ KEY_SHIFT = np.int64(32)
 
 
 @kernel
+def at(index: Int) -> np.uintp:
+    """Index that is known not to be negative: spares the code for Python's wrap-around."""
+    return np.uintp(index)
+
+
+@kernel
 def load_bits(load: np.float32) -> Int:
     """Bit pattern of a non-negative float32 load; orders like the load.
 

@@ -13,7 +13,7 @@ import numpy as np
 from eplb_np._jit import allocator, entry, kernel
 from eplb_np._types import Floats, Int, Ints
 from eplb_np.kernels import tournament
-from eplb_np.kernels.decisions import adams_quotient
+from eplb_np.kernels.decisions import adams_quotient, at
 from eplb_np.kernels.packing import (
     PackScratch,
     make_pack_scratch,
@@ -121,9 +121,9 @@ def replicas_by_expert(local: NodeScratch) -> None:
         local.average[e] = average
         local.first[e] = replica
         for r in range(local.logcnt[e]):
-            local.replica_weight[replica] = average
-            local.replica_expert[replica] = e
-            local.replica_rank[replica] = r
+            local.replica_weight[at(replica)] = average
+            local.replica_expert[at(replica)] = e
+            local.replica_rank[at(replica)] = r
             replica += 1
 
 
@@ -140,8 +140,9 @@ def order_replicas(count: Ints, first: Ints, order: Ints, experts: Ints) -> None
     position = 0
     for i in range(num_experts):
         e = experts[i]
-        for r in range(count[e]):
-            order[position] = first[e] + r
+        replica = first[at(e)]
+        for r in range(count[at(e)]):
+            order[at(position)] = replica + r
             position += 1
 
 
@@ -225,10 +226,10 @@ def plan_layer(
         )
         for i in range(num_replicas):
             slot = node * num_replicas + local.pack[i] * gpu_slots + local.rank[i]
-            phy2log[slot] = expert[local.replica_expert[i]]
-            phyrank[slot] = local.replica_rank[i]
+            phy2log[at(slot)] = expert[at(local.replica_expert[i])]
+            phyrank[at(slot)] = local.replica_rank[i]
         for e in range(expert.shape[0]):
-            logcnt[expert[e]] = local.logcnt[e]
+            logcnt[at(expert[e])] = local.logcnt[e]
 
 
 @entry

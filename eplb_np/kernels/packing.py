@@ -12,7 +12,7 @@ import numpy as np
 from eplb_np._jit import allocator, entry, kernel
 from eplb_np._types import Floats, Int, Ints
 from eplb_np.kernels import tournament
-from eplb_np.kernels.decisions import NEVER, heaviest_first, key_index, key_load, lightest_first
+from eplb_np.kernels.decisions import NEVER, at, heaviest_first, key_index, key_load, lightest_first
 from eplb_np.kernels.sorting import HISTOGRAM_SIZE, sort_descending
 
 MIN_GAIN = 1e-9
@@ -85,11 +85,11 @@ def longest_processing_time(
         item = order[i]
         chosen = key_index(lightest)
         held = size[chosen]
-        pack[item] = chosen
-        rank[item] = held
-        members[chosen * capacity + held] = item
+        pack[at(item)] = chosen
+        rank[at(item)] = held
+        members[at(chosen * capacity + held)] = item
         size[chosen] = held + 1
-        key = lightest_first(key_load(lightest) + weight[item], chosen)
+        key = lightest_first(key_load(lightest) + weight[at(item)], chosen)
         if held + 1 == capacity:
             key = NEVER
         lightest = tournament.replay(tree, leaves, chosen, key)
@@ -117,7 +117,7 @@ def refine_packs(
         for p in range(num_packs):
             load[p] = 0
         for i in range(num_items):
-            load[pack[i]] += weight[i]
+            load[at(pack[i])] += weight[i]
         heavy, light = _extreme_packs(load, num_packs)
         delta = load[heavy] - load[light]
         if np.float64(delta) <= MIN_GAIN:
@@ -182,8 +182,8 @@ def _best_swap(
     for item in heavy_items:
         position = _first_position(weight, delta, item, light_items)
         for candidate in range(2):
-            other = light_items[light_items.shape[0] - 1 - max(position - candidate, 0)]
-            residual = abs(delta - np.float32(2) * (weight[item] - weight[other]))
+            other = light_items[at(light_items.shape[0] - 1 - max(position - candidate, 0))]
+            residual = abs(delta - np.float32(2) * (weight[at(item)] - weight[at(other)]))
             best = min(best, lightest_first(residual, 2 * item + candidate))
     best_item: Int = key_index(best) >> 1
     best_candidate = key_index(best) & 1
@@ -199,17 +199,18 @@ def _first_position(weight: Floats, delta: np.float32, item: Int, light_items: I
     At most the last. A binary search whose steps depend on the number of items alone.
     """
     last = light_items.shape[0] - 1
-    target = weight[item] - delta * np.float32(0.5)
+    target = weight[at(item)] - delta * np.float32(0.5)
     position: Int = 0
     left = last + 1
     while left > 1:
         half = left >> 1
         # light_items come by descending weight: ascending position i is at last - i.
-        below = weight[light_items[last + 1 - position - half]] < target
+        below = weight[at(light_items[at(last + 1 - position - half)])] < target
         position += half if below else 0
         left -= half
-    below = weight[light_items[last - position]] < target
-    return min(position + (1 if below else 0), last)
+    if weight[at(light_items[at(last - position)])] < target:
+        position = min(position + 1, last)
+    return position
 
 
 @kernel
@@ -242,10 +243,10 @@ def _exchange_rank(
     leaver_rank = rank[leaver]
     new_rank = 0
     for item in members:
-        old = rank[item]
+        old = rank[at(item)]
         tie = 1 if newcomer < item else 0
         comes_after = 1 if 2 * newcomer_rank < 2 * old + tie else 0
-        rank[item] = old - (1 if leaver_rank < old else 0) + comes_after
+        rank[at(item)] = old - (1 if leaver_rank < old else 0) + comes_after
         new_rank += 0 if item == leaver else 1 - comes_after
     return new_rank
 

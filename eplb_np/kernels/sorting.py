@@ -6,7 +6,7 @@ import numpy as np
 
 from eplb_np._jit import kernel
 from eplb_np._types import Floats, Int, Ints
-from eplb_np.kernels.decisions import INDEX_MASK, load_bits
+from eplb_np.kernels.decisions import INDEX_MASK, at, load_bits
 
 RADIX_BITS = 8
 RADIX = 1 << RADIX_BITS
@@ -113,6 +113,6 @@ def _scatter(
     """Stable distribution of keys into their buckets."""
     for i in range(n):
         key = source[i]
-        bucket = start + ((key >> shift) & mask)
-        target[histogram[bucket]] = key
+        bucket = at(start + ((key >> shift) & mask))
+        target[at(histogram[bucket])] = key
         histogram[bucket] += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from eplb_np._jit import kernel
 from eplb_np._types import Int, Ints
+from eplb_np.kernels.decisions import at
 
 
 @kernel
@@ -33,9 +34,9 @@ def build(tree: Ints, leaves: Int) -> None:
 def replay(tree: Ints, leaves: Int, index: Int, key: Int) -> Int:
     """Give leaf ``index`` a new key, replay its matches up to the root, return the winner."""
     node = leaves + index
-    tree[node] = key
+    tree[at(node)] = key
     while node > 1:
-        key = min(key, tree[node ^ 1])
+        key = min(key, tree[at(node ^ 1)])
         node >>= 1
-        tree[node] = key
+        tree[at(node)] = key
     return key
