@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,6 +77,14 @@ def as_load(load: ArrayLike, name: str = "weight", columns: str = "experts") -> 
     if layer >= 0:
         _raise_bad_load(given, name, int(layer), int(column), columns)
     return weight
+
+
+def check_loads(values: NDArray[Any], name: str) -> None:
+    """Raise ``ValueError`` for the first NaN, infinite or negative load; needs no kernel."""
+    bad = ~((values >= 0) & (values < np.inf))
+    if bad.any():
+        layer, expert = (int(i) for i in np.argwhere(bad)[0])
+        _raise_bad_load(values, name, layer, expert, "experts")
 
 
 def _raise_bad_load(

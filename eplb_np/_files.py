@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,22 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], complaint: str = "") -> Iterator[None]:
+    """Turn whatever foreign bytes do to their parser into ``ValueError``, in one line.
+
+    Parsers of damaged files raise nearly everything: ``zlib.error``, ``NotImplementedError``,
+    ``TokenError``, ``RecursionError``, ``MemoryError``. A missing file stays what it is.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{os.fspath(path)}{complaint}: {cause}") from None
 
 
 def suffix_of(path: str | os.PathLike[str], known: tuple[str, ...]) -> str:

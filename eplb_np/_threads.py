@@ -8,8 +8,8 @@ can be interrupted: Ctrl-C in a large plan comes back within a block's time.
 
 from __future__ import annotations
 
+import _thread
 import os
-import threading
 from collections.abc import Callable
 
 from eplb_np._check import as_size
@@ -21,6 +21,9 @@ SMALL_SLOTS = 1 << 17
 """Up to here one thread by default: starting a second would not pay for a guest."""
 
 DEFAULT_MOST_THREADS = 4
+
+BLOCKS_PER_THREAD = 2
+"""Enough that a thread which starts late finds less to do, few enough to rarely ask for the GIL."""
 
 
 def choose_num_threads(num_threads: int | None, num_layers: int, layer_slots: int) -> int:
@@ -41,19 +44,39 @@ def for_each_block(
         for start in range(0, num_layers, block):
             work(start, min(start + block, num_layers))
         return
-    blocks = _Blocks(work, num_layers, min(block, -(-num_layers // (4 * num_threads))))
-    threads = [threading.Thread(target=blocks.run) for _ in range(num_threads - 1)]
+    shares = BLOCKS_PER_THREAD * num_threads
+    blocks = _Blocks(work, num_layers, min(block, -(-num_layers // shares)))
+    helpers = [_start(blocks.run) for _ in range(num_threads - 1)]
     try:
-        for thread in threads:
-            thread.start()
         blocks.run()
     finally:
         blocks.stop()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        for finished in helpers:
+            finished.acquire()
     if blocks.error is not None:
         raise blocks.error
+
+
+def _start(run: Callable[[], None]) -> _thread.LockType:
+    """Run in a new thread; the returned lock can be acquired when it is done.
+
+    `threading.Thread.start` waits until the thread has begun, which costs as much as planning
+    ten layers; here the caller goes on at once.
+    """
+    finished = _thread.allocate_lock()
+    finished.acquire()
+
+    def run_and_release() -> None:
+        try:
+            run()
+        finally:
+            finished.release()
+
+    try:
+        _thread.start_new_thread(run_and_release, ())
+    except RuntimeError:  # no thread to be had: the caller does all the work
+        finished.release()
+    return finished
 
 
 class _Blocks:
@@ -64,7 +87,7 @@ class _Blocks:
         self._num_layers = num_layers
         self._block = block
         self._next = 0
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self.error: BaseException | None = None
 
     def run(self) -> None:

@@ -191,4 +191,4 @@ def print_summary(summary: Summary) -> None:
         rows["written to"] = summary.output
     for name, text in rows.items():
         table.add_row(name, text)
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False, emoji=False).print(table)

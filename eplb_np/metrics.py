@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._check import as_array, as_size
+from eplb_np._check import as_array, as_size, check_loads
 from eplb_np.topology import check_multiple
 
 
@@ -34,7 +34,8 @@ def replica_load(
     Raises
     ------
     ValueError
-        If the shape of ``load`` is not that of ``logcnt``.
+        If the shape of ``load`` is not that of ``logcnt``, or a load is NaN, infinite or
+        negative.
 
     Notes
     -----
@@ -46,6 +47,7 @@ def replica_load(
             f"load has shape {values.shape}, but the plan is for [layers, experts] = "
             f"{logcnt.shape}: give the load of the layers that were planned"
         )
+    check_loads(values, "load")
     return np.take_along_axis(values / logcnt, np.asarray(phy2log, np.int64), axis=1)
 
 
@@ -73,7 +75,8 @@ def gpu_load(
     Raises
     ------
     ValueError
-        If the shape of ``load`` is not that of ``logcnt``, or ``num_gpus`` does not divide P.
+        If the shape of ``load`` is not that of ``logcnt``, a load is NaN, infinite or negative,
+        or ``num_gpus`` does not divide P.
 
     Notes
     -----

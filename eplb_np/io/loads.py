@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eplb_np._check import as_array
-from eplb_np._files import suffix_of
+from eplb_np._check import as_array, check_loads
+from eplb_np._files import reading, suffix_of
 
 KEY = "logical_count"
 SUFFIXES = (".json", ".npy", ".npz")
@@ -36,18 +35,13 @@ def read_loads(path: str | os.PathLike[str]) -> RecordedLoad:
     name or a single array. Raises ``ValueError`` in one line for anything else.
     """
     suffix = suffix_of(path, SUFFIXES)
-    try:
+    with reading(path):
         values = _read_json(path) if suffix == ".json" else _read_numpy(path)
         return select_moe_layers(_sum_steps(as_array(values, KEY)))
-    except FileNotFoundError:
-        raise
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
 
 
 def select_moe_layers(load: NDArray[np.float64]) -> RecordedLoad:
     """Part the MoE layers of ``load`` [layers, experts] from the dense ones, which are zero."""
-    # Written so that a layer of NaNs counts as MoE and is refused by name later.
     is_dense = (load == 0).all(axis=1)
     if is_dense.all():
         raise ValueError(f"all {len(load)} layers are zero, so there is no MoE layer to plan")
@@ -61,8 +55,13 @@ def _sum_steps(values: NDArray[np.generic]) -> NDArray[np.float64]:
             f"{KEY} has shape {values.shape}: [layers, experts] or [steps, layers, experts] "
             "is needed, with nothing empty"
         )
-    load = values.astype(np.float64)
-    return load if load.ndim == 2 else load.sum(axis=0)
+    if values.ndim == 2:
+        check_loads(values, KEY)
+        return values.astype(np.float64)
+    for i, step in enumerate(values):
+        check_loads(step, f"{KEY}[{i}]")
+    load: NDArray[np.float64] = values.astype(np.float64).sum(axis=0)
+    return load
 
 
 def _read_json(path: str | os.PathLike[str]) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from eplb_np._files import suffix_of, write_atomically
+from eplb_np._files import reading, suffix_of, write_atomically
 from eplb_np.plan import Plan
 from eplb_np.topology import Topology
 
@@ -19,6 +19,7 @@ FORMAT = "eplb_np.plan"
 VERSION = 1
 SUFFIXES = (".json", ".npz")
 ARRAYS = ("phy2log", "phyrank")
+FIELDS = frozenset(["policy", "topology", "dtype", "moe_layer_ids", *ARRAYS])
 
 
 def write_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
@@ -48,27 +49,32 @@ def write_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
 def read_plan(path: str | os.PathLike[str]) -> Plan:
     """Read a plan that `write_plan` wrote, or raise ``ValueError`` in one line."""
     read = _read_json if suffix_of(path, SUFFIXES) == ".json" else _read_npz
-    try:
+    with reading(path, " is not a plan"):
         content = read(path)
         if content.get("format") != FORMAT or content.get("version") != VERSION:
             raise ValueError(
                 f"it says format {content.get('format')!r}, version {content.get('version')!r}; "
                 f"needed are {FORMAT!r} and {VERSION}"
             )
-        dtype = np.dtype(content["dtype"])
+        missing = FIELDS.difference(content)
+        if missing:
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
         return Plan(
-            np.asarray(content["phy2log"], dtype=dtype),
-            np.asarray(content["phyrank"], dtype=dtype),
+            _as_integers(content["phy2log"], content["dtype"]),
+            _as_integers(content["phyrank"], content["dtype"]),
             Topology(**content["topology"]),
             str(content["policy"]),
             content["moe_layer_ids"],
         )
-    except FileNotFoundError:
-        raise
-    except KeyError as error:
-        raise ValueError(f"{os.fspath(path)} is not a plan: it has no {error}") from None
-    except (ValueError, TypeError, OverflowError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{os.fspath(path)} is not a plan: {error}") from None
+
+
+def _as_integers(values: Any, dtype: str) -> NDArray[Any]:
+    """Cast what a file holds to the dtype that it states, where that changes no value."""
+    given = np.asarray(values)
+    array = given.astype(dtype)
+    if given.dtype.kind != "i" or (array != given).any():
+        raise ValueError(f"its arrays hold other numbers than {dtype}")
+    return array
 
 
 def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -84,5 +90,6 @@ def _read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is no .npz archive")
         content = {name: archive[name] for name in archive.files}
-    header = json.loads(str(content.pop("header")))
-    return {**header, **content}
+    if "header" not in content:
+        raise ValueError("it has no header")
+    return {**json.loads(str(content.pop("header"))), **content}
