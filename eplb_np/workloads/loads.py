@@ -1,0 +1,277 @@
+"""One load: tokens per logical expert of each layer."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eplb_np._check import as_size
+from eplb_np.topology import check_multiple
+
+TOKENS_PER_LAYER = 100_000_000
+
+# Skew of a DeepSeek-V3 layer, calibrated against SGLang's six published recordings; the table
+# in `skewed_load` says how close that comes.
+EXPERT_SPREAD = 0.68
+LAYER_SPREAD = 0.13
+GROUP_SPREAD = 0.52
+COLDEST = 0.15
+HOTTEST = 2.9
+
+
+def skewed_load(
+    num_layers: int,
+    num_experts: int,
+    *,
+    seed: int = 0,
+    num_groups: int = 1,
+    tokens_per_layer: int = TOKENS_PER_LAYER,
+) -> NDArray[np.int64]:
+    """Load with the skew of real mixture-of-experts layers.
+
+    Parameters
+    ----------
+    num_layers, num_experts : int
+        Shape of the load.
+    seed : int, default: 0
+        Seed of the generator.
+    num_groups : int, default: 1
+        Groups of consecutive experts that are hot or cold together; divides ``num_experts``.
+    tokens_per_layer : int, default: 100,000,000
+        Tokens of each layer, each counted once for every expert it was sent to.
+
+    Returns
+    -------
+    ndarray, shape [num_layers, num_experts], int64
+        Tokens of each logical expert; rows sum up to ``tokens_per_layer`` up to rounding.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer, or ``num_groups`` does not divide ``num_experts``.
+
+    Notes
+    -----
+    The logarithm of an expert's load is normal around its group's, whose own is normal too;
+    layers differ in spread; the coldest experts keep a floor and the hottest are clipped.
+    Calibrated against six recordings of DeepSeek-V3 (58 layers of 256 experts, 8 groups): the
+    range over the six, and the mean over seeds 0 to 19 of this generator.
+
+    ==========================================  ==============  =========
+    figure                                      recordings      generated
+    ==========================================  ==============  =========
+    max / mean expert, least skewed layer       2.6 to 4.1      3.5
+    max / mean expert, median layer             5.2 to 8.2      6.0
+    max / mean expert, most skewed layer        10.3 to 13.7    13.7
+    share of the hottest 8 experts, mean        0.12 to 0.17    0.13
+    share of the hottest 64, mean               0.47 to 0.58    0.53
+    share of the coldest 64, mean               0.07 to 0.11    0.09
+    max / mean group, mean                      1.54 to 2.07    1.85
+    balance of 8 groups on 4 nodes at best      0.76 to 0.89    0.84
+    ==========================================  ==============  =========
+
+    Examples
+    --------
+    >>> skewed_load(2, 4, tokens_per_layer=1000).sum(axis=1).tolist()
+    [1000, 1000]
+    """
+    layers, experts, groups = _sizes(num_layers, num_experts, num_groups)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    spread = EXPERT_SPREAD * np.exp(generator.normal(0, LAYER_SPREAD, (layers, 1)))
+    heat = np.minimum(generator.normal(0, 1, (layers, experts)), HOTTEST)
+    group_heat = generator.normal(0, GROUP_SPREAD if groups > 1 else 0, (layers, groups))
+    group_heat = np.repeat(group_heat, experts // groups, axis=1)
+    return _tokens(np.exp(spread * heat + group_heat) + COLDEST, tokens_per_layer)
+
+
+def deepseek_v3_load(seed: int = 0) -> NDArray[np.int64]:
+    """Load like DeepSeek-V3's: 61 layers of 256 experts in 8 groups, the first 3 dense.
+
+    Parameters
+    ----------
+    seed : int, default: 0
+        Seed of the generator.
+
+    Returns
+    -------
+    ndarray, shape [61, 256], int64
+        Tokens of each logical expert; the dense layers are zero, as in recordings.
+
+    Notes
+    -----
+    The skew is that of `skewed_load`, whose notes say how close it is to real recordings.
+
+    Examples
+    --------
+    >>> load = deepseek_v3_load()
+    >>> load.shape, load[:3].sum().item()
+    ((61, 256), 0)
+    """
+    load = np.zeros((61, 256), np.int64)
+    load[3:] = skewed_load(58, 256, seed=seed, num_groups=8)
+    return load
+
+
+def zipf_load(
+    num_layers: int,
+    num_experts: int,
+    *,
+    seed: int = 0,
+    exponent: float = 1.0,
+    tokens_per_layer: int = TOKENS_PER_LAYER,
+) -> NDArray[np.int64]:
+    """Load whose k-th hottest expert has ``k ** -exponent`` of the hottest one's tokens.
+
+    Parameters
+    ----------
+    num_layers, num_experts : int
+        Shape of the load.
+    seed : int, default: 0
+        Seed of the generator, which shuffles the experts of each layer.
+    exponent : float, default: 1.0
+        Skew; 0 is uniform.
+    tokens_per_layer : int, default: 100,000,000
+        Tokens of each layer.
+
+    Returns
+    -------
+    ndarray, shape [num_layers, num_experts], int64
+        Tokens of each logical expert.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer, or ``exponent`` is negative or not finite.
+
+    Examples
+    --------
+    >>> sorted(zipf_load(1, 3, tokens_per_layer=110)[0].tolist())
+    [20, 30, 60]
+    """
+    layers, experts, _ = _sizes(num_layers, num_experts)
+    if not 0 <= exponent < np.inf:
+        raise ValueError(f"exponent={exponent} is no skew: give a finite number, at least 0")
+    share = np.arange(1, experts + 1, dtype=np.float64) ** -exponent
+    generator = np.random.Generator(np.random.PCG64(seed))
+    order = generator.permuted(np.tile(np.arange(experts), (layers, 1)), axis=1)
+    return _tokens(share[order], tokens_per_layer)
+
+
+def uniform_load(
+    num_layers: int, num_experts: int, *, tokens_per_layer: int = TOKENS_PER_LAYER
+) -> NDArray[np.int64]:
+    """Load that is the same for every expert.
+
+    Parameters
+    ----------
+    num_layers, num_experts : int
+        Shape of the load.
+    tokens_per_layer : int, default: 100,000,000
+        Tokens of each layer.
+
+    Returns
+    -------
+    ndarray, shape [num_layers, num_experts], int64
+        Tokens of each logical expert.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer.
+
+    Examples
+    --------
+    >>> uniform_load(1, 4, tokens_per_layer=100).tolist()
+    [[25, 25, 25, 25]]
+    """
+    layers, experts, _ = _sizes(num_layers, num_experts)
+    return _tokens(np.ones((layers, experts)), tokens_per_layer)
+
+
+def one_hot_expert_load(
+    num_layers: int,
+    num_experts: int,
+    *,
+    seed: int = 0,
+    share: float = 0.5,
+    tokens_per_layer: int = TOKENS_PER_LAYER,
+) -> NDArray[np.int64]:
+    """Load of which one expert of each layer takes a given share, and all others equal ones.
+
+    Parameters
+    ----------
+    num_layers, num_experts : int
+        Shape of the load.
+    seed : int, default: 0
+        Seed of the generator, which chooses the hot experts.
+    share : float, default: 0.5
+        Share of the hot expert, 0 to 1.
+    tokens_per_layer : int, default: 100,000,000
+        Tokens of each layer.
+
+    Returns
+    -------
+    ndarray, shape [num_layers, num_experts], int64
+        Tokens of each logical expert.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer, or ``share`` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> sorted(one_hot_expert_load(1, 3, tokens_per_layer=100)[0].tolist())
+    [25, 25, 50]
+    """
+    layers, experts, _ = _sizes(num_layers, num_experts)
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share} is no share: give a number from 0 to 1")
+    load = np.full((layers, experts), (1 - share) / max(experts - 1, 1))
+    hot = np.random.Generator(np.random.PCG64(seed)).integers(experts, size=layers)
+    load[np.arange(layers), hot] = share
+    return _tokens(load, tokens_per_layer)
+
+
+def zero_load(num_layers: int, num_experts: int) -> NDArray[np.int64]:
+    """Load of layers that no token has reached yet.
+
+    Parameters
+    ----------
+    num_layers, num_experts : int
+        Shape of the load.
+
+    Returns
+    -------
+    ndarray, shape [num_layers, num_experts], int64
+        Zeros.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer.
+
+    Examples
+    --------
+    >>> zero_load(1, 2).tolist()
+    [[0, 0]]
+    """
+    layers, experts, _ = _sizes(num_layers, num_experts)
+    return np.zeros((layers, experts), np.int64)
+
+
+def _sizes(num_layers: int, num_experts: int, num_groups: int = 1) -> tuple[int, int, int]:
+    layers = as_size("num_layers", num_layers)
+    experts = as_size("num_experts", num_experts)
+    groups = as_size("num_groups", num_groups)
+    check_multiple("num_experts", experts, "num_groups", groups)
+    return layers, experts, groups
+
+
+def _tokens(load: NDArray[np.float64], tokens_per_layer: int) -> NDArray[np.int64]:
+    """Scale each layer to its tokens and round so that the layer's sum is exact."""
+    tokens = as_size("tokens_per_layer", tokens_per_layer)
+    total = load.sum(axis=1, keepdims=True)
+    upto = np.rint(np.cumsum(load, axis=1) / total * tokens).astype(np.int64)
+    rounded: NDArray[np.int64] = np.diff(upto, axis=1, prepend=0)
+    return rounded
