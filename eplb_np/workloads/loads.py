@@ -65,7 +65,7 @@ def skewed_load(
     max / mean expert, most skewed layer        10.3 to 13.7    13.7
     share of the hottest 8 experts, mean        0.12 to 0.17    0.13
     share of the hottest 64, mean               0.47 to 0.58    0.53
-    share of the coldest 64, mean               0.07 to 0.11    0.09
+    share of the coldest 64, mean               0.07 to 0.11    0.085
     max / mean group, mean                      1.54 to 2.07    1.85
     balance of 8 groups on 4 nodes at best      0.76 to 0.89    0.84
     ==========================================  ==============  =========

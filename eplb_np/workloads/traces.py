@@ -218,10 +218,9 @@ def _drifting_mean(
         if window in switches:  # the farthest workload, so that the switch is one
             current = goal = share[int(distance.argmax())]
         elif window > 0 and drift > 0:
+            if _variation(goal, current) <= drift and (distance > drift).any():
+                goal = share[int(generator.choice(np.flatnonzero(distance > drift)))]
             left = float(_variation(goal, current))
-            if left <= drift:
-                goal = share[int(generator.integers(len(share)))]
-                left = float(_variation(goal, current))
             if left > 0:
                 current = current + min(1.0, drift / left) * (goal - current)
         mean[window] = current
