@@ -114,8 +114,8 @@ def _folders() -> Iterator[Path]:
     if os.name == "nt":
         user_cache = Path(os.environ.get("LOCALAPPDATA", ""))
     else:
-        home = os.environ.get("HOME", "")
-        user_cache = Path(os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache")
+        home_cache = Path(os.environ.get("HOME", ""), ".cache")
+        user_cache = Path(os.environ.get("XDG_CACHE_HOME") or home_cache)
     if user_cache.is_absolute():
         yield user_cache / "eplb_np"
 

@@ -161,7 +161,7 @@ def print_summary(summary: Summary) -> None:
     """Print the table that people read."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")
     dense = summary.dense_layer_ids
     layers = f"{summary.num_layers} MoE layers planned"
     if dense:

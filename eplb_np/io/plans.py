@@ -86,7 +86,8 @@ def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
-    with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with Path(path).open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is no .npz archive")
         content = {name: archive[name] for name in archive.files}

@@ -1,0 +1,221 @@
+"""Look at the published dashboard in a real browser that cannot reach the web.
+
+    python asv_benchmarks/check_dashboard.py [--screenshots FOLDER]
+
+Opens the grid of all benchmarks, the list of them, and the page of one, and fails unless each
+draws what it is for, without an error in the console and without asking another host for
+anything. Skips, with the reason, where there is no Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import functools
+import itertools
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+HTML = Path(__file__).parent / "html"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=1400,1000",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--remote-debugging-pipe",
+)
+TIMEOUT = 30
+
+COUNT_PLOTS = """
+[...document.querySelectorAll('%s')].filter(canvas => {
+    if (!canvas.width || !canvas.offsetParent) return false;
+    const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    return pixels.some((value, i) => i %% 4 == 3 && value > 0);
+}).length
+"""
+PAGES = {  # address, and what counts the things drawn
+    "grid": ("", COUNT_PLOTS % "#summarygrid-display canvas.flot-base"),
+    "list": ("summarylist", "document.querySelectorAll('#summarylist-body tbody tr').length"),
+    "graph": ("{benchmark}", COUNT_PLOTS % "#main-graph canvas.flot-base"),
+}
+
+
+class Browser:
+    """Chromium's own protocol, spoken over two pipes: JSON messages that end with a zero."""
+
+    def __init__(self, commands: int, messages: int) -> None:
+        self._commands = commands
+        self._messages = messages
+        self._unread = b""
+        self._ids = itertools.count(1)
+        self._session: str | None = None
+        self.events: list[dict[str, Any]] = []
+
+    def open_page(self) -> None:
+        """Make a page, which the calls that follow are about."""
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send a command and return its result."""
+        number = next(self._ids)
+        command = {"id": number, "method": method, "params": params}
+        if self._session is not None:
+            command["sessionId"] = self._session
+        os.write(self._commands, json.dumps(command).encode() + b"\0")
+        while True:
+            message = self._read()
+            if message.get("id") != number:
+                self.events.append(message)
+            elif "error" in message:
+                raise RuntimeError(f"{method}: {message['error']['message']}")
+            else:
+                return message["result"]
+
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression in the page."""
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return result["result"].get("value")
+
+    def _read(self) -> dict[str, Any]:
+        while b"\0" not in self._unread:
+            if not select.select([self._messages], [], [], TIMEOUT)[0]:
+                raise TimeoutError(f"the browser said nothing for {TIMEOUT} s")
+            received = os.read(self._messages, 1 << 16)
+            if not received:
+                raise ConnectionError("the browser has gone")
+            self._unread += received
+        message, self._unread = self._unread.split(b"\0", 1)
+        return json.loads(message)
+
+
+@contextmanager
+def running_browser(program: str) -> Iterator[Browser]:
+    """Start a browser with an empty profile, and end it."""
+    its_commands, commands = os.pipe()
+    messages, its_messages = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        # It reads commands from descriptor 3 and writes messages to 4.
+        shell = f'exec "$@" 3<&{its_commands} 4>&{its_messages}'
+        process = subprocess.Popen(
+            ["sh", "-c", shell, "sh", program, *OPTIONS, f"--user-data-dir={profile}"],
+            pass_fds=(its_commands, its_messages),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(its_commands)
+        os.close(its_messages)
+        try:
+            yield Browser(commands, messages)
+        finally:
+            process.terminate()
+            process.wait()
+            os.close(commands)
+            os.close(messages)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder on this machine, and give its address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=folder)
+    ) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def look_at(browser: Browser, address: str, count_drawn: str) -> list[str]:
+    """Open a page; return what is wrong with it."""
+    browser.open_page()
+    browser.events.clear()
+    for domain in ("Page", "Runtime", "Log", "Network"):
+        browser.call(f"{domain}.enable")
+    browser.call("Page.navigate", url=address)
+    end = time.monotonic() + TIMEOUT
+    while not browser.evaluate(count_drawn) and time.monotonic() < end:
+        time.sleep(0.2)
+    time.sleep(0.5)  # for what comes late
+    drawn = browser.evaluate(count_drawn)
+    problems = list(complaints(browser.events))
+    if not drawn:
+        problems.append(f"nothing was drawn in {TIMEOUT} s")
+    return problems
+
+
+def complaints(events: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the console's errors and the requests to other hosts."""
+    for event in events:
+        params = event.get("params", {})
+        match event.get("method"):
+            case "Runtime.exceptionThrown":
+                details = params["exceptionDetails"]
+                yield details.get("exception", {}).get("description", details["text"])
+            case "Runtime.consoleAPICalled" if params["type"] in ("error", "assert"):
+                yield " ".join(str(a.get("value", a.get("description"))) for a in params["args"])
+            case "Log.entryAdded" if params["entry"]["level"] == "error":
+                yield f"{params['entry']['text']} {params['entry'].get('url', '')}"
+            case "Network.requestWillBeSent":
+                parts = urlsplit(params["request"]["url"])
+                if parts.scheme in ("http", "https") and parts.hostname != "127.0.0.1":
+                    yield f"asked another host for {params['request']['url']}"
+
+
+def main() -> None:
+    """Look at every page and say how it went."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--screenshots", type=Path, help="folder to write pictures into")
+    parser.add_argument("--benchmark", default="plans.MakePlan.time_make_plan")
+    arguments = parser.parse_args()
+    if not (HTML / "index.html").exists():
+        sys.exit(f"{HTML / 'index.html'} is not there: run `make dashboard` first")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        print(f"skipped: none of {', '.join(BROWSERS)} is installed")
+        return
+    if arguments.screenshots:
+        arguments.screenshots.mkdir(parents=True, exist_ok=True)
+    failed = False
+    with served(HTML) as host, running_browser(program) as browser:
+        for name, (place, count_drawn) in PAGES.items():
+            address = f"{host}/index.html#/{place.format(benchmark=arguments.benchmark)}"
+            problems = look_at(browser, address, count_drawn)
+            print(f"{name}: {'; '.join(problems) or 'ok'}")
+            failed = failed or bool(problems)
+            if arguments.screenshots:
+                picture = browser.call("Page.captureScreenshot")["data"]
+                file = arguments.screenshots / f"{name}.png"
+                file.write_bytes(base64.b64decode(picture))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The field that eplb_np is measured against, in renderings of our own."""

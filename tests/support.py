@@ -1,0 +1,85 @@
+"""What several test modules share."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+import eplb_np
+
+JIT = not numba.config.DISABLE_JIT
+PACKAGE = Path(eplb_np.__file__).parent
+TESTS = Path(__file__).parent
+TIMEOUT = 300  # seconds; a subprocess may have to compile everything on a busy machine
+
+needs_jit = pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT is set")
+
+
+def fewer(number: int, without_jit: int) -> int:
+    """Number of random cases: as many as compiled kernels can, or as many as Python can."""
+    return number if JIT else without_jit
+
+
+def assert_same(actual: Iterable[np.ndarray], expected: Iterable[np.ndarray], label: str) -> None:
+    """Equal dtype, shape and bytes, array by array."""
+    for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        assert (a.dtype, a.shape) == (e.dtype, e.shape), f"result {i} of {label}"
+        np.testing.assert_array_equal(a, e, err_msg=f"result {i} of {label}")
+
+
+@contextmanager
+def refused(*parts: str) -> Iterator[None]:
+    """Expect a ``ValueError`` of one line that says all of this."""
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the parts say more than a pattern
+        yield
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def run_python(
+    *args: str, package: Path = PACKAGE, cwd: Path | None = None, **env: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Run a fresh Python on this package; ``env`` is added, or removed where it is None."""
+    changed = {"PYTHONPATH": os.pathsep.join([str(package.parent), str(TESTS)]), **env}
+    environment = {k: v for k, v in {**os.environ, **changed}.items() if v is not None}
+    return subprocess.run(
+        [sys.executable, "-P", *args],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def output_of(code: str, **options: str | Path | None) -> str:
+    """What a script prints that must succeed, with warnings as errors."""
+    result = run_python("-W", "error", "-c", code, **options)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def copy_package(folder: Path) -> Path:
+    """Return a copy of the package's sources, without anything compiled."""
+    return Path(
+        shutil.copytree(
+            PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    )
+
+
+def with_load(layer: int, expert: int, value: object, shape: tuple[int, int] = (2, 12)):
+    """Sound loads but for one."""
+    load = np.arange(1.0, 1 + shape[0] * shape[1]).reshape(shape)
+    load[layer, expert] = value
+    return load
