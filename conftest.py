@@ -15,6 +15,6 @@ docstrings = Sybil(
 )
 pages = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), SkipParser()],
-    patterns=["README.md", "docs/**/*.md"],
+    patterns=["README.md", "docs/*.md"],
 )
 pytest_collect_file = (docstrings + pages).pytest()
