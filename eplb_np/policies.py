@@ -57,7 +57,7 @@ def make_maps(
 def log2phy_width(topology: Topology, policy: str, logcnt: NDArray[np.integer]) -> int:
     """Length of ``log2phy``'s last axis, as the published programs have it.
 
-    The seed's program leaves room for an expert that takes every redundant slot, DeepSeek's for
+    The published program leaves room for an expert that takes every redundant slot, DeepSeek's for
     the expert with most replicas.
     """
     if policy == "hybrid":

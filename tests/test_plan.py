@@ -139,6 +139,7 @@ def test_in_order_plan():
         ({"phyrank": changed(PHYRANK, 0, 3, 1)}, ["phyrank of layer 0", "0 .. count - 1"]),
         ({"phyrank": changed(PHYRANK, 1, 4, 2)}, ["phyrank of layer 1"]),
         ({"phyrank": changed(PHYRANK, 1, 4, -1)}, ["phyrank of layer 1"]),
+        ({"phyrank": PHYRANK - 1}, ["phyrank of layer 0"]),
         ({"moe_layer_ids": [0]}, ["moe_layer_ids", "2 layers", "one id for each"]),
         ({"moe_layer_ids": [1, 1]}, ["moe_layer_ids", "ascending"]),
         ({"moe_layer_ids": [-1, 1]}, ["moe_layer_ids", "at least 0"]),

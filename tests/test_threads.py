@@ -65,6 +65,23 @@ def test_threads_work_at_the_same_time():
     assert len(met) == 2
 
 
+def test_the_slowest_thread_is_waited_for():
+    main = threading.get_ident()
+    begun = threading.Event()
+    done = []
+
+    def work(start, stop):
+        if threading.get_ident() == main:
+            begun.wait(60)
+        else:
+            begun.set()
+            time.sleep(0.2)
+        done.append(start)
+
+    for_each_block(work, 16, BLOCK_SLOTS, 3)
+    assert sorted(done) == list(range(16))
+
+
 @pytest.mark.parametrize("num_threads", THREADS)
 @pytest.mark.parametrize("bad_layer", [0, 40, 99])
 def test_an_error_in_any_thread_is_raised(bad_layer, num_threads):
@@ -89,8 +106,8 @@ def test_an_error_stops_the_rest(error):
         done.append(start)
 
     with pytest.raises(error):
-        for_each_block(work, 100_000, BLOCK_SLOTS, 3)
-    assert len(done) < 100_000
+        for_each_block(work, 10_000, BLOCK_SLOTS, 3)
+    assert len(done) < 5_000
 
 
 def test_without_a_thread_to_be_had_the_caller_does_it_all(monkeypatch):
