@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-lowest lint docs clean
+.PHONY: demo test test-slow test-lowest lint docs bench dashboard bench-check clean
 
 demo: $(VENV)/demo
 	$(BIN)/eplb-np plan --replicas 288 --gpus 32 --nodes 4 --groups 8
@@ -30,6 +30,24 @@ lint: $(VENV)/test
 docs: $(VENV)/docs
 	$(BIN)/sphinx-build -W -q --keep-going -b html docs docs/_build/html
 
+# Benchmarks of the last N commits, each built anew, and the dashboard of all that were measured.
+# What has been measured is not measured again. Commits that fail do not keep others from showing.
+N ?= 5
+bench: $(VENV)/bench
+	cd asv_benchmarks && ../$(BIN)/asv run --skip-existing 'HEAD -n $(N)'; \
+	status=$$?; cd .. && $(MAKE) dashboard && exit $$status
+
+dashboard: $(VENV)/bench
+	cd asv_benchmarks && ../$(BIN)/asv publish
+	$(BIN)/python asv_benchmarks/vendor_scripts.py
+	$(BIN)/python asv_benchmarks/check_dashboard.py
+
+# That every benchmark still works, on the code as it is. The times it prints mean nothing.
+bench-check: $(VENV)/bench
+	cd asv_benchmarks && ../$(BIN)/asv check --python=same
+	cd asv_benchmarks && EPLB_NP_BENCH_PROFILE=quick ../$(BIN)/asv run --python=same --quick \
+		--dry-run --launch-method forkserver
+
 $(VENV)/pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
@@ -48,5 +66,10 @@ $(VENV)/docs: $(VENV)/test pyproject.toml
 	$(BIN)/pip install -q -e '.[docs]'
 	touch $@
 
+$(VENV)/bench: $(VENV)/pip pyproject.toml
+	$(BIN)/pip install -q -e '.[bench]'
+	test -f ~/.asv-machine.json || (cd asv_benchmarks && ../$(BIN)/asv machine --yes >/dev/null)
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest docs/_build
+	rm -rf $(VENV) $(VENV)-lowest docs/_build asv_benchmarks/env asv_benchmarks/html

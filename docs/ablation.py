@@ -138,14 +138,12 @@ def print_table(loads: Sequence[Load]) -> None:
             print(f"| {' | '.join(cells)} |")
 
 
-def main(paths: Sequence[str]) -> None:
-    """Measure the files, or the load that ships with the package."""
+def read_or_make(paths: Sequence[str]) -> list[Load]:
+    """Read the MoE layers of the files, or make the load that ships with the package."""
     if paths:
-        print_table([read_loads(path).load for path in paths])
-    else:
-        shipped = workloads.deepseek_v3_load(seed=0).astype(np.float64)
-        print_table([select_moe_layers(shipped).load])
+        return [read_loads(path).load for path in paths]
+    return [select_moe_layers(workloads.deepseek_v3_load(seed=0).astype(np.float64)).load]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print_table(read_or_make(sys.argv[1:]))

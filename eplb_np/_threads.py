@@ -46,8 +46,10 @@ def for_each_block(
         return
     shares = BLOCKS_PER_THREAD * num_threads
     blocks = _Blocks(work, num_layers, min(block, -(-num_layers // shares)))
-    helpers = [_start(blocks.run) for _ in range(num_threads - 1)]
+    helpers: list[_thread.LockType] = []
     try:
+        for _ in range(num_threads - 1):
+            helpers.append(_start(blocks.run))
         blocks.run()
     finally:
         blocks.stop()
@@ -99,7 +101,7 @@ class _Blocks:
                 if start >= self._num_layers:
                     return
                 self._work(start, min(start + self._block, self._num_layers))
-        except Exception as error:  # noqa: BLE001 - raised again by the calling thread
+        except BaseException as error:  # noqa: BLE001 - raised again by the calling thread
             self.stop()
             self.error = error
 

@@ -8,3 +8,5 @@ from numpy.typing import NDArray
 Int: TypeAlias = int | np.int64
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float32]
+Doubles: TypeAlias = NDArray[np.float64]
+Shorts: TypeAlias = NDArray[np.uint16]

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import get_args
+
 import numpy as np
 
+from eplb_np.policies import Policy, check_policy
 
-def warmup() -> None:
-    """Make every kernel ready, from the disk cache or by compiling.
+
+def warmup(policies: Sequence[Policy] = get_args(Policy)) -> None:
+    """Make the kernels ready, from the disk cache or by compiling.
 
     A server calls this before it takes work, so that its first plan is as fast as all others.
     Calling it again, or from several threads at once, does nothing more.
 
+    Parameters
+    ----------
+    policies : sequence of {"hybrid", "deepseek", "refined"}, optional
+        Policies that will be used; by default all.
+
+    Raises
+    ------
+    ValueError
+        If a policy is unknown.
+
     Notes
     -----
-    Takes a fraction of a second where the cache holds this version's kernels.
+    Takes about a second where the cache holds this version's kernels. Compiling takes several,
+    and the refined policy alone takes longer than all others.
     """
     from eplb_np.packing import balanced_packing
     from eplb_np.rebalance import rebalance_experts
     from eplb_np.replication import replicate_experts
 
+    for policy in policies:
+        check_policy(policy)
     load = np.ones((1, 2))
-    rebalance_experts(load, 4, 2, 1, 2)
+    for policy in policies:
+        rebalance_experts(load, 4, 2, 1, 2, policy=policy)
     replicate_experts(load, 3)
     balanced_packing(load, 1)

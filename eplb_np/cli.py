@@ -97,7 +97,7 @@ def plan(
         recorded = read_loads(loads) if loads else select_moe_layers(shipped_load())
         topology = eplb_np.Topology(recorded.load.shape[1], replicas, gpus, nodes, groups)
         start = time.perf_counter()
-        eplb_np.warmup()
+        eplb_np.warmup([policy])
         ready = time.perf_counter()
         made = eplb_np.make_plan(
             recorded.load, topology, policy=policy, moe_layer_ids=recorded.moe_layer_ids

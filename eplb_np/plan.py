@@ -53,7 +53,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("phy2log", "phyrank"):
-            object.__setattr__(self, name, _read_only(np.asarray(getattr(self, name))))
+            object.__setattr__(self, name, _read_only(np.array(getattr(self, name))))
         _check_maps(self.phy2log, self.phyrank, self.topology)
         ids = range(self.num_layers) if self.moe_layer_ids is None else self.moe_layer_ids
         object.__setattr__(self, "moe_layer_ids", check_layer_ids(ids, self.num_layers))

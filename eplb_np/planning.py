@@ -45,7 +45,7 @@ def make_plan(
     num_groups : int, default: 1
         Groups of consecutive logical experts; divides E. Where ``num_nodes`` divides it, whole
         groups go to nodes; elsewhere the placement is global, and `Plan.placement` says so.
-    policy : {"hybrid", "deepseek"}, default: "hybrid"
+    policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
         As in `rebalance_experts`.
     dtype : {int64, int32}, default: int64
         Integer type of the plan's arrays. JAX and TensorFlow want int32.

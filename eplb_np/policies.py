@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from eplb_np._threads import choose_num_threads, for_each_block
 from eplb_np.topology import Topology
 
-Policy = Literal["hybrid", "deepseek"]
+Policy = Literal["hybrid", "deepseek", "refined"]
 
 
 class Maps(NamedTuple):
@@ -32,20 +33,27 @@ def make_maps(
     weight: NDArray[np.float32], topology: Topology, policy: str, num_threads: int | None = None
 ) -> Maps:
     """Plan checked loads ``weight`` [L, E]; groups are kept together as ``topology`` says."""
-    from eplb_np.kernels.hierarchy import plan_layers
-
     num_layers, num_experts = weight.shape
     num_replicas = topology.num_replicas
     num_groups, num_nodes = topology.packed_groups_and_nodes
     num_gpus = topology.num_gpus
-    hybrid = policy == "hybrid"
     phy2log = np.empty((num_layers, num_replicas), np.int64)
     phyrank = np.empty((num_layers, num_replicas), np.int64)
     logcnt = np.empty((num_layers, num_experts), np.int64)
 
+    plan_rows: Callable[..., None]
+    if policy == "refined":
+        from eplb_np.kernels.refined import refine_layers as plan_rows
+
+        options: tuple[bool, ...] = ()
+    else:
+        from eplb_np.kernels.hierarchy import plan_layers as plan_rows
+
+        options = (policy == "hybrid",)
+
     def plan(start: int, stop: int) -> None:
-        plan_layers(
-            weight[start:stop], num_groups, num_nodes, num_gpus, hybrid,
+        plan_rows(
+            weight[start:stop], num_groups, num_nodes, num_gpus, *options,
             phy2log[start:stop], phyrank[start:stop], logcnt[start:stop],
         )  # fmt: skip
 
@@ -57,8 +65,8 @@ def make_maps(
 def log2phy_width(topology: Topology, policy: str, logcnt: NDArray[np.integer]) -> int:
     """Length of ``log2phy``'s last axis, as the published programs have it.
 
-    The published program leaves room for an expert that takes every redundant slot, DeepSeek's for
-    the expert with most replicas.
+    The hybrid one leaves room for an expert that takes every redundant slot, the others for the
+    expert with most replicas.
     """
     if policy == "hybrid":
         return topology.num_replicas - topology.num_experts + 1

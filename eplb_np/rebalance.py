@@ -36,9 +36,11 @@ def rebalance_experts(
         global: one group, one node (`Plan.placement` says which it was).
     num_gpus : int
         GPUs; slot ``s`` belongs to GPU ``s // (num_replicas // num_gpus)``.
-    policy : {"hybrid", "deepseek"}, default: "hybrid"
+    policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
         ``"hybrid"``: Adams' allocation with a Sainte-Lague tail, LPT packing, refinement.
         ``"deepseek"``: the original of deepseek-ai/EPLB, bit for bit under stable ties.
+        ``"refined"``: local search for the best balance, and no expert twice on a GPU where
+        that can be; it takes some ten times as long.
     num_threads : int, optional
         Threads over layers. By default 1 for plans of up to 131,072 slots in all, and for
         larger ones as many as there are CPUs, at most 4. The result does not depend on it.
@@ -49,7 +51,7 @@ def rebalance_experts(
         Logical expert in each slot.
     log2phy : ndarray, shape [L, E, X], int64
         Slot of each replica of an expert, by its rank; -1 where there is none. X is P - E + 1
-        for ``"hybrid"`` and the largest replica count for ``"deepseek"``.
+        for ``"hybrid"``, else the largest replica count.
     logcnt : ndarray, shape [L, E], int64
         Number of replicas of each expert.
 

@@ -468,26 +468,37 @@ def _all_counts(num_experts: int, num_replicas: int) -> Iterator[list[int]]:
         yield [edges[k + 1] - edges[k] for k in range(num_experts)]
 
 
-def _optimal_node(loads: list[Fraction], num_replicas: int, num_gpus: int) -> Fraction:
+def _optimal_node(
+    loads: list[Fraction], num_replicas: int, num_gpus: int, may_double: bool
+) -> Fraction:
     """The smallest largest GPU load of one node, over all counts and all distributions."""
     best = sum(loads, Fraction(0))  # no GPU ever holds more than everything
     for counts in _all_counts(len(loads), num_replicas):
         average = [load / count for load, count in zip(loads, counts, strict=True)]
         replicas = tuple(e for e, count in enumerate(counts) for _ in range(count))
         for gpus in _splits(replicas, num_gpus):
+            if not may_double and any(len(set(gpu)) < len(gpu) for gpu in gpus):
+                continue
             makespan = max(sum((average[e] for e in gpu), Fraction(0)) for gpu in gpus)
             best = min(best, makespan)
     return best
 
 
 def optimal_makespan(
-    load_row: ArrayLike, num_replicas: int, num_gpus: int, num_nodes: int = 1, num_groups: int = 1
+    load_row: ArrayLike,
+    num_replicas: int,
+    num_gpus: int,
+    num_nodes: int = 1,
+    num_groups: int = 1,
+    *,
+    may_double: bool = True,
 ) -> float:
     """The smallest possible largest GPU load of one layer, over all plans that are allowed.
 
     A group lives on one node, every node takes equally many groups and every GPU equally many
     replicas. Where ``num_nodes`` does not divide ``num_groups`` the plan is global (section 4).
-    Meant for E <= 5, P <= 8 and GPUs <= 4.
+    With ``may_double`` False no GPU may hold two replicas of one expert. Meant for E <= 5, P <= 8
+    and GPUs <= 4.
     """
     if num_groups % num_nodes != 0:
         num_groups, num_nodes = 1, 1
@@ -497,7 +508,10 @@ def optimal_makespan(
     def best_of_node(groups: tuple[int, ...]) -> Fraction:
         experts = [g * size + k for g in groups for k in range(size)]
         return _optimal_node(
-            [loads[e] for e in experts], num_replicas // num_nodes, num_gpus // num_nodes
+            [loads[e] for e in experts],
+            num_replicas // num_nodes,
+            num_gpus // num_nodes,
+            may_double,
         )
 
     # Once the groups have their nodes, the nodes do not depend on each other.

@@ -154,9 +154,10 @@ def test_numbas_interface(folder):
 
 
 REPLICATE = """
-from eplb_np.kernels.replication import replicate_layers
-import eplb_np
-logcnt = eplb_np.replicate_experts([[9, 8, 1, 1]], 10)[2]
+import numpy as np
+from eplb_np.kernels import replicate_layers
+phy2log, rank, logcnt = (np.empty((1, n), np.int64) for n in (10, 10, 4))
+replicate_layers(np.array([[9, 8, 1, 1]], np.float32), phy2log, rank, logcnt)
 print(logcnt.tolist(), sum(replicate_layers.stats.cache_hits.values()))
 """
 

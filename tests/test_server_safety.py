@@ -193,7 +193,7 @@ def test_settings_of_the_host_process_stay() -> None:
                     signal.getsignal(signal.SIGINT), threading.active_count(), warnings.filters[:])
 
         before = settings()
-        eplb_np.warmup()
+        eplb_np.warmup(["hybrid"])
         digest(LOADS[0], num_threads=2)
         eplb_np.make_plan(LOADS[0], num_replicas=96, num_gpus=16).log2phy
         assert settings() == before

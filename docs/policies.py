@@ -1,0 +1,70 @@
+"""How balanced the policies' plans are, and what is the best that any plan could be.
+
+    python docs/policies.py [LOADS ...]
+
+LOADS are files as `eplb-np plan` reads them; without any, it is the load that ships with the
+package. GPU balancedness on the load that was planned from, mean over the files. The last two
+columns are the refined policy's time for a file on one thread, and the replicas that share a GPU
+with another of the same expert in the hybrid policy's plans; the refined policy's have none.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+from ablation import read_or_make
+
+import eplb_np
+
+DEPLOYMENTS = (  # replicas, GPUs, nodes, groups
+    (288, 32, 4, 8),
+    (256, 32, 4, 8),
+    (288, 72, 1, 1),
+    (320, 64, 1, 1),
+    (288, 32, 1, 1),
+    (384, 128, 1, 1),
+)
+POLICIES = ("deepseek", "hybrid", "refined")
+
+
+def num_doubled(plan: eplb_np.Plan) -> int:
+    """Replicas that share a GPU with another of their expert."""
+    gpus = plan.phy2log.reshape(-1, plan.topology.slots_per_gpu).tolist()
+    return sum(len(gpu) - len(set(gpu)) for gpu in gpus)
+
+
+def main(paths: Sequence[str]) -> None:
+    loads = read_or_make(paths)
+    eplb_np.warmup()
+    columns = (*POLICIES, "at most", "ms", "doubled")
+    print(f"| replicas / GPUs / nodes / groups | {' | '.join(columns)} |")
+    print(f"|---|{'---|' * len(columns)}")
+    for num_replicas, num_gpus, num_nodes, num_groups in DEPLOYMENTS:
+        figures: dict[str, list[float]] = {policy: [] for policy in POLICIES}
+        bounds, seconds, doubled = [], [], 0
+        for load in loads:
+            topology = eplb_np.Topology(
+                load.shape[1], num_replicas, num_gpus, num_nodes, num_groups
+            )
+            for policy in POLICIES:
+                start = time.perf_counter()
+                plan = eplb_np.make_plan(load, topology, policy=policy, num_threads=1)
+                if policy == "refined":
+                    seconds.append(time.perf_counter() - start)
+                if policy == "hybrid":
+                    doubled += num_doubled(plan)
+                figures[policy].append(plan.balancedness(load))
+            bounds.append(load.sum() / num_gpus / plan.lower_bound(load).sum())
+        cells = [f"{statistics.mean(figures[policy]):.4f}" for policy in POLICIES]
+        cells.append(f"{statistics.mean(bounds):.4f}")
+        cells.append(f"{statistics.median(seconds) * 1e3:.1f}")
+        cells.append(str(doubled))
+        sizes = f"{num_replicas} / {num_gpus} / {num_nodes} / {num_groups}"
+        print(f"| {sizes} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,106 @@
+"""Groups to nodes, for the lightest heaviest node.
+
+Letters: G groups, N nodes.
+"""
+
+from __future__ import annotations
+
+from eplb_np._jit import kernel
+from eplb_np._types import Doubles, Int, Ints
+
+
+@kernel
+def fold_groups(order: Ints, node: Ints) -> None:
+    """Pair the heaviest group with the lightest, and so on: optimal for two groups per node.
+
+    `eplb_np.lower_bound` has the proof. ``order`` [G] the groups by descending load; out:
+    ``node`` [G].
+    """
+    num_groups = order.shape[0]
+    for i in range(num_groups // 2):
+        node[order[i]] = i
+        node[order[num_groups - 1 - i]] = i
+
+
+@kernel
+def pack_groups_exactly(
+    group_load: Doubles,
+    order: Ints,
+    node: Ints,
+    choice: Ints,
+    node_load: Doubles,
+    node_size: Ints,
+    max_steps: Int,
+) -> bool:
+    """Depth-first search for the packing with the lightest heaviest node.
+
+    ``node`` [G], in and out, comes in with a packing that is to be beaten. Groups are placed from
+    the heaviest; of empty nodes only the first is tried (they are alike), and a branch ends where
+    a node would reach the best so far. After ``max_steps`` the best so far stands. Returns whether
+    the search was complete, that is, the result optimal. ``order`` [G] the groups by descending
+    load; scratch: ``choice`` [G], ``node_load`` [N], ``node_size`` [N].
+    """
+    num_groups = group_load.shape[0]
+    num_nodes = node_load.shape[0]
+    capacity = num_groups // num_nodes
+    for n in range(num_nodes):
+        node_load[n] = 0.0
+        node_size[n] = 0
+    for g in range(num_groups):
+        node_load[node[g]] += group_load[g]
+    best = _largest(node_load)
+    bound = _group_bound(group_load, order, num_nodes)
+    for n in range(num_nodes):
+        node_load[n] = 0.0
+    choice[0] = -1
+    depth = 0
+    for _ in range(max_steps):
+        if depth < 0 or best <= bound * (1.0 + 1e-9):
+            return True
+        group = order[depth]
+        n = choice[depth]
+        if n >= 0:
+            node_load[n] -= group_load[group]
+            node_size[n] -= 1
+        n += 1
+        while n < num_nodes and (
+            node_size[n] == capacity
+            or (n > 0 and node_size[n] == 0 and node_size[n - 1] == 0)
+            or node_load[n] + group_load[group] >= best * (1.0 - 1e-9)
+        ):
+            n += 1
+        if n == num_nodes:
+            depth -= 1
+            continue
+        choice[depth] = n
+        node_load[n] += group_load[group]
+        node_size[n] += 1
+        if depth == num_groups - 1:
+            best = _largest(node_load)
+            for i in range(num_groups):
+                node[order[i]] = choice[i]
+            continue
+        depth += 1
+        choice[depth] = -1
+    return False
+
+
+@kernel
+def _largest(values: Doubles) -> float:
+    largest = values[0]
+    for i in range(1, values.shape[0]):
+        largest = max(largest, values[i])
+    return float(largest)
+
+
+@kernel
+def _group_bound(group_load: Doubles, order: Ints, num_nodes: Int) -> float:
+    """Load of the mean node, or of the heaviest group with the lightest ones that must join it."""
+    num_groups = group_load.shape[0]
+    heaviest = group_load[order[0]]
+    total = 0.0
+    for g in range(num_groups):
+        total += group_load[g]
+    for i in range(num_groups // num_nodes - 1):
+        heaviest += group_load[order[num_groups - 1 - i]]
+    return float(max(total / num_nodes, heaviest))
