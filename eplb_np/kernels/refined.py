@@ -123,8 +123,9 @@ def refine_node(scratch: SearchScratch, good_enough: float) -> None:
 def pack_groups(scratch: GroupsScratch) -> None:
     """Give each node equally many groups so that the heaviest node is as light as can be.
 
-    One group per node, or one node: any way. Two: the heaviest with the lightest, which is optimal. More:
-    LPT and swaps, then an enumeration that ends with the optimum where it is not cut short.
+    One group per node, or one node: any way. Two: the heaviest with the lightest, which is
+    optimal. More: LPT and swaps, then an enumeration that ends with the optimum where it is not
+    cut short.
     """
     load = scratch.load
     node = scratch.node
