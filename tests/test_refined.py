@@ -116,7 +116,7 @@ def test_tiny_plans_are_close_to_the_optimum(sizes) -> None:
         ratios.append(largest / best)
     # With so few replicas there is little to search in; real layers end within 0.1 % of a bound.
     assert np.mean(ratios) < 1.08
-    assert max(ratios) < 1.25
+    assert max(ratios) < 1.3
 
 
 @pytest.mark.parametrize(("num_groups", "num_nodes"), [(8, 4), (8, 2), (12, 4), (12, 3)])
