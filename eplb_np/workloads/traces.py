@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._check import as_array, as_size
+from eplb_np.workloads.loads import as_real, as_tokens, seeded
 
 Scenario = Literal["switches", "ramps", "drift", "stationary", "decode"]
 
@@ -28,9 +29,9 @@ RELATED_VARIATION = 0.13
 DeepSeek-V3, which lie between 0.05 and 0.20."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadTrace:
-    """Loads of consecutive windows, and the shares that they were drawn from.
+    """Loads of consecutive windows, and the shares that they were drawn from; both read-only.
 
     Parameters
     ----------
@@ -46,6 +47,12 @@ class LoadTrace:
     load: NDArray[np.int64]
     mean: NDArray[np.float64]
     switches: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("load", "mean"):
+            view = getattr(self, name).view()  # the caller's own array stays writable
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
 
 
 def related_profiles(
@@ -72,12 +79,15 @@ def related_profiles(
     Raises
     ------
     ValueError
-        If ``base`` is not 2-D or has a layer without load, or ``num_profiles`` is not a
-        positive integer.
+        If ``base`` is not 2-D or has a layer without load, ``num_profiles`` is not a positive
+        integer, ``variation`` is not a share, or the seed is not a natural number.
 
     Notes
     -----
-    Each expert's share is multiplied by its own lognormal factor in each profile.
+    Each expert's share is multiplied by its own lognormal factor in each profile: on average over
+    pairs and layers the profiles are as far apart as the recordings are, but more alike in how
+    far. Pairs of recordings differ by 0.055 to 0.201 and generated ones by 0.127 to 0.131; the
+    total variation of the loads of their 8 groups is 0.061 against 0.026.
 
     Examples
     --------
@@ -86,7 +96,13 @@ def related_profiles(
     """
     share = _shares(base, "base", ndim=2)
     count = as_size("num_profiles", num_profiles)
-    generator = np.random.Generator(np.random.PCG64(seed))
+    variation = as_real("variation", variation)
+    if not 0 <= variation <= 1:
+        raise ValueError(
+            f"variation={variation} is no total variation: give a number from 0 (the same "
+            "shares) to 1 (no expert in common)"
+        )
+    generator = seeded(seed)
     # The difference of two normals of deviation s is 2 s / sqrt(pi) on average, and half of
     # that is the total variation of small lognormal factors.
     factor = np.exp(generator.normal(0, np.sqrt(np.pi) * variation, (count, *share.shape)))
@@ -115,7 +131,7 @@ def draw_trace(
         Tokens of each layer in each window.
     concentration : float, default: 20,000
         Dirichlet concentration of a window's shares around the mean: the variance of a share p
-        is ``p (1 - p) / (concentration + 1)``, on top of that of the tokens.
+        is ``p (1 - p) / (concentration + 1)``, on top of that of the tokens. At least 1.
     switches : sequence of int, optional
         Windows in which a new workload begins, for the record.
 
@@ -127,7 +143,8 @@ def draw_trace(
     Raises
     ------
     ValueError
-        If ``mean`` is not 3-D, or has a layer without load, or a size is wrong.
+        If ``mean`` is not 3-D, or has a layer without load, a size, the seed or ``concentration``
+        is wrong, or a switch is not one of the windows.
 
     Examples
     --------
@@ -136,10 +153,17 @@ def draw_trace(
     ((2, 1, 3), [100, 100])
     """
     share = _shares(mean, "mean", ndim=3)
-    tokens = as_size("tokens_per_window", tokens_per_window)
-    if not 0 < concentration < np.inf:
-        raise ValueError(f"concentration={concentration} must be a positive finite number")
-    generator = np.random.Generator(np.random.PCG64(seed))
+    tokens = as_tokens("tokens_per_window", tokens_per_window)
+    concentration = as_real("concentration", concentration)
+    # Far below 1 all gamma variates of a layer underflow to zero, and nothing is left to share.
+    if not 1 <= concentration < np.inf:
+        raise ValueError(f"concentration={concentration} must be a finite number, at least 1")
+    for switch in switches:
+        if not 0 <= switch < len(share):
+            raise ValueError(
+                f"switch {switch} is not a window: the trace has windows 0 to {len(share) - 1}"
+            )
+    generator = seeded(seed)
     drawn = generator.gamma(share * concentration)
     drawn /= drawn.sum(axis=2, keepdims=True)
     return LoadTrace(generator.multinomial(tokens, drawn), share, tuple(switches))
@@ -172,8 +196,9 @@ def scenario_trace(
     Raises
     ------
     ValueError
-        If ``scenario`` is unknown, ``profiles`` is not 3-D or has a layer without load, or
-        ``num_windows`` is not a positive integer.
+        If ``scenario`` is unknown, ``profiles`` is not 3-D or has a layer without load,
+        ``num_windows`` is not a positive integer, or the scenario has changes of workload and
+        there are fewer than 3 windows or no two profiles to change between.
 
     Notes
     -----
@@ -191,8 +216,19 @@ def scenario_trace(
         raise ValueError(f"scenario={scenario!r} is unknown: give one of {known}")
     share = _shares(profiles, "profiles", ndim=3)
     windows = as_size("num_windows", num_windows)
-    generator = np.random.Generator(np.random.PCG64(seed))
+    generator = seeded(seed)
     changes = scenario in ("switches", "ramps")
+    if changes and windows < 3:
+        raise ValueError(
+            f"num_windows={windows} is too few for scenario={scenario!r}, which has three parts: "
+            "give 3 or more"
+        )
+    if (changes or scenario == "drift") and _variation(share, share[0]).max() <= DRIFT:
+        raise ValueError(
+            f"profiles has {len(share)} workload(s) that differ by no more than {DRIFT}, and "
+            f"scenario={scenario!r} goes from one to another: give two that differ, for instance "
+            "those of related_profiles"
+        )
     switches = (windows // 3, 2 * windows // 3) if changes else ()
     drift = DRIFT if changes or scenario == "drift" else 0.0
     mean = _drifting_mean(share, windows, switches, drift, generator)
