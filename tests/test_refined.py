@@ -107,7 +107,7 @@ def test_tiny_plans_are_close_to_the_optimum(sizes) -> None:
     topology = eplb_np.Topology(*sizes)
     generator = np.random.default_rng(3)
     ratios = []
-    for _ in range(fewer(25, 8)):
+    for _ in range(25):
         load = generator.integers(0, 50, (1, experts)).astype(np.float64) + 1
         best = naive.optimal_makespan(load[0], replicas, gpus, nodes, groups, may_double=False)
         plan = plan_of(load, topology)
