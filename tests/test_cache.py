@@ -1,5 +1,7 @@
 """Machine code on disk: used where it is sound, and never in the way."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numba
 import pytest
 from numba.core import config
@@ -178,3 +180,20 @@ def test_code_of_other_sources_is_never_used(tmp_path):
     assert output_of(REPLICATE, package=package, **home) == "[[6, 2, 1, 1]] 0"
     helper.write_text(original)
     assert output_of(REPLICATE, package=package, **home) == "[[4, 4, 1, 1]] 1"
+
+
+@pytest.mark.slow  # sixteen processes compile on as many cores as there are
+@needs_jit
+def test_sixteen_processes_that_start_at_once_share_a_cache(tmp_path):
+    package = copy_package(tmp_path)
+    code = "import eplb_np; print(eplb_np.replicate_experts([[90, 30, 10]], 5)[2].tolist())"
+    with ThreadPoolExecutor(16) as pool:
+        started = [pool.submit(output_of, code, package=package) for _ in range(16)]
+        assert {process.result() for process in started} == {"[[3, 1, 1]]"}
+    files = sorted((package / "kernels" / "__pycache__").glob("*.kernel"))
+    assert len(files) == 2  # the check of the loads, and the stage
+    contents = [file.read_bytes() for file in files]
+    assert all(_cache._read(file) is not None for file in files)
+    assert output_of(code, package=package) == "[[3, 1, 1]]"
+    assert [file.read_bytes() for file in files] == contents
+    assert not list((package / "kernels" / "__pycache__").glob(".*"))  # no temporary file is left
