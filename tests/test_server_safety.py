@@ -163,6 +163,7 @@ def test_interrupt_comes_back_promptly_and_leaves_all_well(num_threads: int) -> 
             sent.append(time.perf_counter())
             signal.pthread_kill(main, signal.SIGINT)
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner may ignore it
         alive = threading.active_count()
         thread = threading.Thread(target=interrupt)
         thread.start()
