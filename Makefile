@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo
 	$(BIN)/eplb-np plan --replicas 288 --gpus 32 --nodes 4 --groups 8
 
-test: lint docs
+test: lint docs bench-check
 	NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage report
 	$(BIN)/python -m pytest

@@ -1,0 +1,178 @@
+"""What all benchmarks share: profiles, deployments, seeded loads, and the base class.
+
+Nothing here, nor at the top of any benchmark file, imports ``eplb_np``: an old commit may lack
+what a file measures, and the time and memory of an import belong to the benchmark's own process.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+PROFILE = os.environ.get("EPLB_NP_BENCH_PROFILE", "full")
+"""``full`` measures; ``quick`` runs every benchmark on few deployments, to see that it works."""
+if PROFILE not in ("full", "quick"):
+    raise ValueError(f"EPLB_NP_BENCH_PROFILE={PROFILE!r} is unknown: give 'full' or 'quick'")
+QUICK = PROFILE == "quick"
+
+
+class Deployment(NamedTuple):
+    """A model's MoE layers and the GPUs that they are spread over."""
+
+    num_layers: int
+    num_experts: int
+    num_replicas: int
+    num_groups: int
+    num_nodes: int
+    num_gpus: int
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Replicas, groups, nodes, GPUs: what follows the load in ``rebalance_experts``."""
+        return self.num_replicas, self.num_groups, self.num_nodes, self.num_gpus
+
+
+# Replicas/groups/nodes/GPUs, or replicas "global" GPUs. The names are the parameters on the
+# dashboard: results recorded under another name are lost to it.
+DEPLOYMENTS = {
+    "DeepSeek-V3 288/8/4/32": Deployment(58, 256, 288, 8, 4, 32),
+    "DeepSeek-V3 288 global 72": Deployment(58, 256, 288, 1, 1, 72),
+    "DeepSeek-V3 288 global 32": Deployment(58, 256, 288, 1, 1, 32),
+    "DeepSeek-V3 320 global 64": Deployment(58, 256, 320, 1, 1, 64),
+    "DeepSeek-V3 384 global 128": Deployment(58, 256, 384, 1, 1, 128),
+    "Qwen3-235B 160 global 32": Deployment(94, 128, 160, 1, 1, 32),
+    "Kimi-K2 448 global 64": Deployment(60, 384, 448, 1, 1, 64),
+    "large 6144 global 1024": Deployment(64, 4096, 6144, 1, 1, 1024),
+    "one layer 72 global 8": Deployment(1, 64, 72, 1, 1, 8),
+}
+SMALLEST = "one layer 72 global 8"
+MAIN = "DeepSeek-V3 288/8/4/32"
+MODELS = tuple(name for name in DEPLOYMENTS if name != SMALLEST)
+POLICIES = ("hybrid", "deepseek", "refined")
+MAX_LOG2PHY_BYTES = 1 << 30
+IN_QUICK_PROFILE = {MAIN, "DeepSeek-V3 288 global 72", SMALLEST}
+
+
+def seeded_loads(deployment: Deployment, seed: int) -> dict[str, np.ndarray]:
+    """Make the inputs of a deployment, in tokens, float32.
+
+    The package has such generators too, but a commit under test must not choose its own inputs:
+    every commit is measured on these. They have the skew of recorded DeepSeek-V3 loads, the
+    hottest expert at about six times the mean, and the groups differ in temperature.
+
+    Returns
+    -------
+    dict
+        ``load`` [L, E]; ``later_load`` [L, E], the same experts some time after; and ``items``
+        [L, P], a load for each of as many items as there are slots.
+    """
+    rng = np.random.default_rng(seed)
+    layers, experts = deployment.num_layers, deployment.num_experts
+    group_heat = rng.standard_normal((layers, deployment.num_groups))
+    heat = 0.75 * rng.standard_normal((layers, experts))
+    heat += 0.2 * np.repeat(group_heat, experts // deployment.num_groups, axis=1)
+    drift = 0.3 * rng.standard_normal((layers, experts))
+    item_heat = 0.4 * rng.standard_normal((layers, deployment.num_replicas))
+    heats = {"load": heat, "later_load": heat + drift, "items": item_heat}
+    return {name: np.rint(10_000 * np.exp(h)).astype(np.float32) for name, h in heats.items()}
+
+
+def input_file(deployment: str) -> str:
+    """Name of a deployment's inputs in the folder that asv gives ``setup_cache``."""
+    return f"{deployment.replace(' ', '_').replace('/', '_')}.npz"
+
+
+def package_with(*names: str) -> ModuleType:
+    """Import ``eplb_np``, or skip the benchmark where an old commit lacks what it measures.
+
+    The quick profile is for the commit at hand: there a name that is gone is an error, or a
+    benchmark of something renamed would be skipped ever after.
+    """
+    try:
+        import eplb_np
+
+        for name in names:
+            getattr(eplb_np, name)
+    except (ImportError, AttributeError) as error:
+        if QUICK:
+            raise
+        raise NotImplementedError(f"this commit: {error}") from error
+    return eplb_np
+
+
+class Benchmark:
+    """Base of the benchmarks that plan in the process they run in.
+
+    Parameters begin with the name of a deployment. Subclasses say in ``needs`` which names of
+    ``eplb_np`` they measure, and in ``prepare`` what is done before and not measured.
+    """
+
+    # asv drops recorded results where a benchmark's version changes, by default whenever its
+    # code does. Raise it in the subclass whose question changes.
+    version = "1"
+    timeout = 120
+    rounds = 1 if QUICK else 2
+    warmup_time = 0.0 if QUICK else 0.1
+    repeat = (1, 3, 0.1) if QUICK else (5, 300, 0.3)  # least, most, seconds
+
+    params: tuple[tuple[object, ...], ...] = (MODELS,)
+    param_names: tuple[str, ...] = ("deployment",)
+    needs: tuple[str, ...] = ()
+    prepared_for: tuple[object, ...] | None = None
+
+    def setup_cache(self) -> None:
+        """Write the inputs once for all benchmarks, and have the kernels compiled on disk.
+
+        Without the latter the first benchmark's peak of memory would be the compiler's.
+        """
+        for seed, (name, deployment) in enumerate(DEPLOYMENTS.items()):
+            np.savez(input_file(name), **seeded_loads(deployment, seed))
+        with suppress(NotImplementedError):
+            package_with("warmup").warmup()
+
+    def setup(self, *params: object) -> None:
+        """Skip what this commit or profile lacks, else prepare: once, as asv asks per sample."""
+        if params == self.prepared_for:
+            return
+        deployment = str(params[0])
+        if QUICK and deployment not in IN_QUICK_PROFILE:
+            raise NotImplementedError(f"{deployment} is left out of the quick profile")
+        self.eplb_np = package_with(*self.needs)
+        self.sizes = DEPLOYMENTS[deployment]
+        with np.load(input_file(deployment)) as inputs:
+            self.load = inputs["load"]
+            self.later_load = inputs["later_load"]
+            self.items = inputs["items"]
+        self.prepare(*params)
+        self.prepared_for = params
+
+    def prepare(self, *params: object) -> None:
+        """Get ready what is measured: its other inputs, and its kernels by calling it once."""
+        raise NotImplementedError
+
+    def make_plan(self, load: np.ndarray, **options: object) -> object:
+        """Plan for this deployment."""
+        sizes = self.sizes
+        return self.eplb_np.make_plan(
+            load,
+            num_replicas=sizes.num_replicas,
+            num_groups=sizes.num_groups,
+            num_nodes=sizes.num_nodes,
+            num_gpus=sizes.num_gpus,
+            **options,
+        )
+
+    def skip_huge_log2phy(self) -> None:
+        """Skip where the hybrid policy's ``log2phy``, [L, E, P - E + 1], is beyond a small machine."""
+        layers, experts, replicas = self.sizes[:3]
+        size = layers * experts * (replicas - experts + 1) * 8
+        if size > MAX_LOG2PHY_BYTES:
+            raise NotImplementedError(f"log2phy would take {size / 2**30:.1f} GiB")
+
+    def rebalance_experts(self, load: np.ndarray, **options: object) -> object:
+        """Plan for this deployment under the published name: ``log2phy`` is made too."""
+        return self.eplb_np.rebalance_experts(load, *self.sizes.sizes, **options)
