@@ -167,7 +167,7 @@ class Benchmark:
         )
 
     def skip_huge_log2phy(self) -> None:
-        """Skip where the hybrid policy's ``log2phy``, [L, E, P - E + 1], is beyond a small machine."""
+        """Skip where hybrid ``log2phy``, [L, E, P - E + 1] int64, would take a whole machine."""
         layers, experts, replicas = self.sizes[:3]
         size = layers * experts * (replicas - experts + 1) * 8
         if size > MAX_LOG2PHY_BYTES:
