@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,17 @@ def as_size(name: str, value: SupportsIndex, minimum: int = 1) -> int:
     if size < minimum:
         raise ValueError(f"{name}={size} is too small: it must be at least {minimum}")
     return size
+
+
+def as_amount(name: str, value: SupportsFloat) -> float:
+    """Return a finite number that is not negative as a Python float, or say what it is instead."""
+    try:
+        amount = float(value)
+    except (TypeError, ValueError):
+        amount = -1.0
+    if not 0 <= amount < float("inf"):
+        raise ValueError(f"{name}={value!r}: give a finite number, at least 0")
+    return amount
 
 
 def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
@@ -60,6 +71,22 @@ def as_load(load: ArrayLike, name: str = "weight", columns: str = "experts") -> 
             f"{name} has {given.ndim} dimension(s), shape {given.shape}: "
             f"give [layers, {columns}] ({hint})"
         )
+    return _as_float32(given, name, columns)
+
+
+def as_history(load: ArrayLike, name: str) -> NDArray[np.float32]:
+    """Return loads [W, L, E], oldest window first; [L, E] is one window. As `as_load` else."""
+    given = as_array(load, name)
+    if given.ndim not in (2, 3):
+        hint = f" ({name}[None, :] is one layer)" if given.ndim == 1 else ""
+        raise ValueError(
+            f"{name} has {given.ndim} dimension(s), shape {given.shape}: "
+            f"give [layers, experts], or [windows, layers, experts], oldest first{hint}"
+        )
+    return _as_float32(given if given.ndim == 3 else given[None], name, "experts")
+
+
+def _as_float32(given: NDArray[np.generic], name: str, columns: str) -> NDArray[np.float32]:
     if given.size == 0:
         raise ValueError(
             f"{name} has shape {given.shape}: at least one layer and one of {columns} are needed"
@@ -73,9 +100,9 @@ def as_load(load: ArrayLike, name: str = "weight", columns: str = "experts") -> 
 
     from eplb_np.kernels.loads import first_bad_load
 
-    layer, column = first_bad_load(weight)
-    if layer >= 0:
-        _raise_bad_load(given, name, int(layer), int(column), columns)
+    row, column = first_bad_load(weight.reshape(-1, weight.shape[-1]))
+    if row >= 0:
+        _raise_bad_load(given, name, int(row), int(column), columns)
     return weight
 
 
@@ -87,17 +114,22 @@ def check_loads(values: NDArray[Any], name: str) -> None:
         _raise_bad_load(values, name, layer, expert, "experts")
 
 
-def _raise_bad_load(
-    given: NDArray[np.generic], name: str, layer: int, column: int, columns: str
-) -> None:
+def _raise_bad_load(given: NDArray[Any], name: str, row: int, column: int, columns: str) -> None:
+    place = tuple(int(i) for i in np.unravel_index(row, given.shape[:-1]))
+    if len(place) == 2 and len(given) == 1:
+        place = place[1:]  # one window, which may have been given without its axis
+        given = given[0]
+    axes = ("window", "layer")[-len(place) :]
+    said = ", ".join(f"{axis} {i}" for axis, i in zip(axes, place, strict=True))
     if column < 0:
         raise ValueError(
-            f"{name}: the loads of layer {layer} sum up to 2**127 or more, and their sums would "
+            f"{name}: the loads of {said} sum up to 2**127 or more, and their sums would "
             "leave float32's range: scale the loads down (only their ratios matter)"
         )
-    value = given[layer, column]
-    where = f"{name}[{layer}, {column}] = {value!s} (layer {layer}, {columns[:-1]} {column})"
-    if np.isfinite(given[layer : layer + 1, column].astype(np.longdouble))[0] and value > 0:
+    value = given[(*place, column)]
+    index = ", ".join(map(str, (*place, column)))
+    where = f"{name}[{index}] = {value!s} ({said}, {columns[:-1]} {column})"
+    if np.isfinite(np.atleast_1d(value).astype(np.longdouble))[0] and value > 0:
         raise ValueError(
             f"{where} is beyond float32's range ({FLOAT32_MAX:.3g}): "
             "scale the loads down (only their ratios matter)"

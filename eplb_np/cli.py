@@ -69,7 +69,7 @@ def command() -> None:
 @command.command()
 @click.argument("loads", required=False, type=click.Path(path_type=Path))
 @click.option("--replicas", default=288, show_default=True, help="Physical experts of a layer.")
-@click.option("--gpus", default=32, show_default=True, help="GPUs; divides the replicas.")
+@click.option("--gpus", default=32, show_default=True, help="GPUs.")
 @click.option("--nodes", default=1, show_default=True, help="Nodes; divides the GPUs.")
 @click.option("--groups", default=1, show_default=True, help="Expert groups; divides the experts.")
 @click.option("--policy", type=click.Choice(get_args(Policy)), default="hybrid", show_default=True)
@@ -142,7 +142,11 @@ def summarize(
         num_layers=made.num_layers,
         moe_layer_ids=recorded.moe_layer_ids,
         dense_layer_ids=recorded.dense_layer_ids,
-        **asdict(topology),
+        num_experts=topology.num_experts,
+        num_replicas=topology.num_replicas,
+        num_gpus=topology.num_gpus,
+        num_nodes=topology.num_nodes,
+        num_groups=topology.num_groups,
         policy=made.policy,
         placement=made.placement,
         replicas_per_gpu=topology.slots_per_gpu,
@@ -166,12 +170,15 @@ def print_summary(summary: Summary) -> None:
     layers = f"{summary.num_layers} MoE layers planned"
     if dense:
         layers += f"; {len(dense)} dense left out (all zero): {', '.join(map(str, dense))}"
+    most = f"{summary.replicas_per_gpu}"
+    if summary.num_replicas % summary.num_gpus:
+        most = f"{summary.num_replicas // summary.num_gpus} or {most}"
     rows = {
         "loads": summary.loads,
         "layers": layers,
         "deployment": (
             f"{summary.num_experts} experts in {summary.num_replicas} slots of "
-            f"{summary.num_gpus} GPUs, {summary.replicas_per_gpu} replicas per GPU"
+            f"{summary.num_gpus} GPUs, {most} replicas per GPU"
         ),
         "policy": f"{summary.policy}, {summary.placement} placement",
         "GPU balancedness": (

@@ -20,7 +20,7 @@ def replica_load(
     Parameters
     ----------
     phy2log : ndarray, shape [L, P], int
-        Logical expert in each slot.
+        Logical expert in each slot, -1 in an empty one.
     logcnt : ndarray, shape [L, E], int
         Number of replicas of each expert.
     load : array_like, shape [L, E]
@@ -29,7 +29,7 @@ def replica_load(
     Returns
     -------
     ndarray, shape [L, P], float64
-        In the unit of ``load``.
+        In the unit of ``load``; 0 in an empty slot.
 
     Raises
     ------
@@ -48,7 +48,10 @@ def replica_load(
             f"{logcnt.shape}: give the load of the layers that were planned"
         )
     check_loads(values, "load")
-    return np.take_along_axis(values / logcnt, np.asarray(phy2log, np.int64), axis=1)
+    experts = np.asarray(phy2log, np.int64)
+    # An empty slot's -1 takes the last expert's load, which must not stay.
+    loads = np.take_along_axis(values / logcnt, experts, axis=1)
+    return np.where(experts < 0, 0.0, loads) if experts.min(initial=0) < 0 else loads
 
 
 def gpu_load(
@@ -59,7 +62,7 @@ def gpu_load(
     Parameters
     ----------
     phy2log : ndarray, shape [L, P], int
-        Logical expert in each slot.
+        Logical expert in each slot, -1 in an empty one.
     logcnt : ndarray, shape [L, E], int
         Number of replicas of each expert.
     load : array_like, shape [L, E]
@@ -143,7 +146,7 @@ def moved_replicas(
     Parameters
     ----------
     old_phy2log, new_phy2log : ndarray, shape [L, P], int
-        Logical expert in each slot, before and after.
+        Logical expert in each slot, before and after; -1 in an empty one.
     num_gpus : int
         GPUs; divides P.
 
@@ -168,13 +171,24 @@ def moved_replicas(
             "compare plans of the same layers and slots"
         )
     gpus = as_size("num_gpus", num_gpus)
-    num_layers, num_slots = old_phy2log.shape
+    num_slots = old_phy2log.shape[1]
     check_multiple("the number of slots", num_slots, "num_gpus", gpus)
-    gpu = np.arange(num_layers * num_slots) // (num_slots // gpus)
+    return count_moved(old_phy2log, new_phy2log, np.arange(num_slots) // (num_slots // gpus))
+
+
+def count_moved(
+    old_phy2log: NDArray[np.integer],
+    new_phy2log: NDArray[np.integer],
+    gpu_of_slot: NDArray[np.int64],
+) -> int:
+    """Count as `moved_replicas`, with the GPU of each slot given, shape [P]."""
+    num_layers = old_phy2log.shape[0]
+    layer_gpus = (int(gpu_of_slot.max()) + 1) * np.arange(num_layers)[:, None]
+    gpu = (layer_gpus + gpu_of_slot).ravel()
     num_experts = int(max(old_phy2log.max(), new_phy2log.max())) + 1
     # One number for each (layer, GPU, expert), so that multisets of all GPUs are one.
-    old = gpu * num_experts + old_phy2log.ravel()
-    new = gpu * num_experts + new_phy2log.ravel()
+    old = (gpu * num_experts + old_phy2log.ravel())[old_phy2log.ravel() >= 0]
+    new = (gpu * num_experts + new_phy2log.ravel())[new_phy2log.ravel() >= 0]
     held, held_count = np.unique(old, return_counts=True)
     needed, needed_count = np.unique(new, return_counts=True)
     place = np.minimum(np.searchsorted(held, needed), held.size - 1)

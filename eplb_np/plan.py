@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from eplb_np import metrics
 from eplb_np._check import as_size
 from eplb_np.bounds import lower_bound
+from eplb_np.moves import Moves, moves_between
 from eplb_np.policies import Maps, log2phy_width, make_log2phy
 from eplb_np.topology import Placement, Topology
 
@@ -28,9 +29,10 @@ class Plan:
     Parameters
     ----------
     phy2log : ndarray, shape [L, P], int64 or int32
-        Logical expert in each slot; GPU g owns the slots from ``g * slots_per_gpu`` onward.
+        Logical expert in each slot, -1 in an empty one; GPU g owns the slots from
+        ``topology.first_slots[g]`` onward. The slots of a GPU that is gone are empty.
     phyrank : ndarray, shape [L, P], same dtype
-        Which of its expert's replicas is in the slot, from 0.
+        Which of its expert's replicas is in the slot, from 0; -1 in an empty one.
     topology : Topology
         Sizes of the deployment.
     policy : str
@@ -122,10 +124,35 @@ class Plan:
         ndarray, shape [L, num_gpus], float64
             In the unit of ``load``.
         """
-        return metrics.gpu_load(self.phy2log, self.logcnt, load, self.topology.num_gpus)
+        topology = self.topology
+        if topology.gpu_slots is None:
+            return metrics.gpu_load(self.phy2log, self.logcnt, load, topology.num_gpus)
+        slots = metrics.replica_load(self.phy2log, self.logcnt, load)
+        shape = (self.num_layers, topology.num_gpus)
+        flat = topology.gpu_of_slot + topology.num_gpus * np.arange(self.num_layers)[:, None]
+        per_gpu: NDArray[Any] = np.bincount(flat.ravel(), slots.ravel(), shape[0] * shape[1])
+        return per_gpu.reshape(shape)
+
+    def gpu_time(self, load: ArrayLike) -> NDArray[np.float64]:
+        """Time that each GPU takes for a load: its load over its speed, shape [L, num_gpus].
+
+        Parameters
+        ----------
+        load : array_like, shape [L, E]
+            Load of each logical expert, in any unit.
+
+        Returns
+        -------
+        ndarray, shape [L, num_gpus], float64
+            In the unit of ``load``, at speed 1.
+        """
+        return self.gpu_load(load) * self.topology.slowness
 
     def balancedness(self, load: ArrayLike) -> float:
         """GPU balancedness under a load: mean over largest GPU load, summed over layers.
+
+        Where GPUs differ in speed or are gone, it is the time that active GPUs would take if all
+        were done at once, over the time of the slowest.
 
         Parameters
         ----------
@@ -137,7 +164,13 @@ class Plan:
         float
             1 is perfect.
         """
-        return metrics.balancedness(self.gpu_load(load))
+        topology = self.topology
+        if topology.gpu_speeds is None and topology.active_gpus is None:
+            return metrics.balancedness(self.gpu_load(load))
+        time = self.gpu_time(load)
+        longest = float(time.max(axis=1).sum())
+        at_once = float((time / topology.slowness).sum()) / topology.active_speed
+        return at_once / longest if longest > 0 else 1.0
 
     def replica_balancedness(self, load: ArrayLike) -> float:
         """Mean over largest replica load, summed over layers.
@@ -152,7 +185,13 @@ class Plan:
         float
             1 is perfect.
         """
-        return metrics.balancedness(metrics.replica_load(self.phy2log, self.logcnt, load))
+        loads = metrics.replica_load(self.phy2log, self.logcnt, load)
+        filled = self.phy2log >= 0
+        if filled.all():
+            return metrics.balancedness(loads)
+        largest = float(loads.max(axis=1).sum())
+        mean = float((loads.sum(axis=1) / filled.sum(axis=1)).sum())
+        return mean / largest if largest > 0 else 1.0
 
     def lower_bound(self, load: ArrayLike) -> NDArray[np.float64]:
         """Load that the busiest GPU of no plan of this topology can stay under.
@@ -165,9 +204,55 @@ class Plan:
         Returns
         -------
         ndarray, shape [L], float64
-            The bound and its proof are those of `eplb_np.lower_bound`.
+            The bound and its proof are those of `eplb_np.lower_bound`. Where GPUs differ in
+            speed it bounds the longest time (`gpu_time`).
         """
         return lower_bound(load, self.topology)
+
+    def moves_from(self, other: Plan) -> Moves:
+        """List which GPU fetches which expert from where to go from another plan to this one.
+
+        Parameters
+        ----------
+        other : Plan
+            The plan in use, of the same layers, experts and slots. What its GPUs hold that are
+            none of this plan's active ones is lost.
+
+        Returns
+        -------
+        Moves
+            In an order that never drops the last copy of an expert.
+
+        Raises
+        ------
+        ValueError
+            If ``other`` is of other layers, experts or slots.
+
+        Notes
+        -----
+        O(L P + M P) for M moves. A replica that changes its slot on a GPU is a move too, though
+        no fetch from elsewhere; plans made by mending have none of these.
+
+        Examples
+        --------
+        >>> from eplb_np import make_plan
+        >>> old = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> new = make_plan([[10, 30, 90, 10]], current=old, policy="refined")
+        >>> for move in new.moves_from(old):
+        ...     print(f"GPU {move.gpu} fetches expert {move.expert} from GPU {move.source_gpu}")
+        GPU 0 fetches expert 2 from GPU 1
+        """
+        mine, theirs = self.topology, other.topology
+        if (
+            self.num_layers != other.num_layers
+            or mine.num_experts != theirs.num_experts
+            or not np.array_equal(mine.first_slots, theirs.first_slots)
+        ):
+            raise ValueError(
+                f"no moves lead from {other} to {self}: give a plan of the same layers, experts "
+                "and slots of each GPU"
+            )
+        return moves_between(other.phy2log, self.phy2log, mine)
 
     def check(self) -> None:
         """State every invariant of a plan.
@@ -176,9 +261,9 @@ class Plan:
         ------
         ValueError
             Unless the arrays are integer, of shape [L, num_replicas] and of one dtype, int64 or
-            int32; every slot holds an expert of the topology; every expert has a replica in
-            every layer; the ranks of an expert's replicas are 0 .. count - 1; and
-            ``moe_layer_ids`` are L ascending ids.
+            int32; every slot holds an expert of the topology or is empty, those of GPUs that are
+            gone are empty; every expert has a replica in every layer; the ranks of an expert's
+            replicas are 0 .. count - 1; and ``moe_layer_ids`` are L ascending ids.
 
         Notes
         -----
@@ -273,9 +358,11 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 def _count(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) -> NDArray[Any]:
     """Occurrences of each expert in each row."""
     num_layers = phy2log.shape[0]
-    flat = phy2log + num_experts * np.arange(num_layers, dtype=np.int64)[:, None]
-    count = np.bincount(flat.ravel(), minlength=num_layers * num_experts)
-    return count.reshape(num_layers, num_experts).astype(phy2log.dtype, copy=False)
+    # Empty slots count in a column of their own, which is dropped.
+    width = num_experts + 1
+    flat = phy2log + 1 + width * np.arange(num_layers, dtype=np.int64)[:, None]
+    count = np.bincount(flat.ravel(), minlength=num_layers * width).reshape(num_layers, width)
+    return count[:, 1:].astype(phy2log.dtype, copy=False)
 
 
 def _check_maps(phy2log: NDArray[Any], phyrank: NDArray[Any], topology: Topology) -> None:
@@ -289,12 +376,19 @@ def _check_maps(phy2log: NDArray[Any], phyrank: NDArray[Any], topology: Topology
                 f"{name} has shape {array.shape}, but the topology has "
                 f"num_replicas={num_slots}: give [layers, {num_slots}]"
             )
-    wrong = (phy2log < 0) | (phy2log >= num_experts)
+    wrong = (phy2log < -1) | (phy2log >= num_experts)
     if wrong.any():
         layer, slot = (int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
             f"phy2log[{layer}, {slot}] = {phy2log[layer, slot]} is no expert: "
-            f"slots hold 0 .. {num_experts - 1}"
+            f"slots hold 0 .. {num_experts - 1}, or -1 for nothing"
+        )
+    gone = (topology.active_slots == 0)[topology.gpu_of_slot]
+    if (phy2log[:, gone] >= 0).any():
+        layer, slot = (int(i) for i in np.argwhere((phy2log >= 0) & gone)[0])
+        raise ValueError(
+            f"phy2log[{layer}, {slot}] = {phy2log[layer, slot]}, but the slot's GPU is none of "
+            "the topology's active GPUs: its slots hold -1"
         )
     count = _count(phy2log, num_experts)
     if (count == 0).any():
@@ -304,12 +398,15 @@ def _check_maps(phy2log: NDArray[Any], phyrank: NDArray[Any], topology: Topology
         )
     # Ranks 0 .. count - 1 for each expert: in range, and no (expert, rank) twice.
     layers = np.arange(len(phy2log))[:, None]
-    sound = (phyrank >= 0) & (phyrank < count[layers, phy2log])
+    empty = phy2log < 0
+    sound = np.where(empty, phyrank == -1, (phyrank >= 0) & (phyrank < count[layers, phy2log]))
     if sound.all():
         first = np.cumsum(count, axis=1, dtype=np.int64) - count
         place = first[layers, phy2log] + phyrank
+        # Empty slots take the places behind all others.
+        behind = num_slots - np.cumsum(empty, axis=1)
         taken = np.zeros(phy2log.shape, bool)
-        taken[layers, place] = True
+        taken[layers, np.where(empty, behind, place)] = True
         sound = taken
     if not sound.all():
         layer = int(np.argwhere(~sound)[0, 0])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from eplb_np._check import as_load, as_size
+from eplb_np._check import as_history, as_size
+from eplb_np.forecast import LoadForecast
+from eplb_np.mending import MoveLimits, mend_maps
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.policies import Maps, Policy, check_policy, make_maps
 from eplb_np.topology import Topology
@@ -22,8 +25,13 @@ def make_plan(
     num_gpus: int | None = None,
     num_nodes: int = 1,
     num_groups: int = 1,
+    gpu_slots: Sequence[int] | None = None,
+    gpu_speeds: Sequence[float] | None = None,
+    active_gpus: Sequence[int] | None = None,
     policy: Policy = "hybrid",
-    dtype: DTypeLike = np.int64,
+    current: Plan | None = None,
+    limits: MoveLimits | None = None,
+    dtype: DTypeLike | None = None,
     moe_layer_ids: Sequence[int] | None = None,
     num_threads: int | None = None,
 ) -> Plan:
@@ -31,13 +39,16 @@ def make_plan(
 
     Parameters
     ----------
-    load : array_like, shape [L, E], any real dtype
-        Load of each logical expert of each MoE layer, in any unit (tokens, usually). A layer of
+    load : array_like, shape [L, E] or [W, L, E], any real dtype
+        Load of each logical expert of each MoE layer, in any unit (tokens, usually), in one
+        window of time or in W, the oldest first. From several windows, the load of the coming
+        one is forecast; how far back that looks is decided by the loads themselves. A layer of
         zeros is legal. Cast to float32.
     topology : Topology, optional
-        Sizes of the deployment, in place of the four that follow.
+        Sizes of the deployment, in place of those that follow; by default those of ``current``.
     num_replicas : int, optional
-        Physical experts (slots) of a layer, P; a multiple of ``num_gpus``, at least E.
+        Physical experts (slots) of a layer, P; at least E. A multiple of ``num_gpus``, but for
+        the refined policy.
     num_gpus : int, optional
         GPUs of the deployment.
     num_nodes : int, default: 1
@@ -45,14 +56,26 @@ def make_plan(
     num_groups : int, default: 1
         Groups of consecutive logical experts; divides E. Where ``num_nodes`` divides it, whole
         groups go to nodes; elsewhere the placement is global, and `Plan.placement` says so.
+    gpu_slots, gpu_speeds : sequence, optional
+        Slots and speed of each GPU, where they differ, as in `Topology`; refined policy only.
+    active_gpus : sequence of int or of bool, optional
+        The GPUs that are there, as in `Topology`, or in place of those that ``topology`` has;
+        refined policy only.
     policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
         As in `rebalance_experts`.
-    dtype : {int64, int32}, default: int64
-        Integer type of the plan's arrays. JAX and TensorFlow want int32.
+    current : Plan, optional
+        The plan in use, to be mended with few moves instead of planning from scratch; refined
+        policy only. What keeps its expert keeps its slot.
+    limits : MoveLimits, optional
+        Budget, price and tolerance of the moves away from ``current``.
+    dtype : {int64, int32}, optional
+        Integer type of the plan's arrays; by default int64, or that of ``current``. JAX and
+        TensorFlow want int32.
     moe_layer_ids : sequence of int, optional
-        Id in the model of each layer, ascending; by default 0 .. L - 1.
+        Id in the model of each layer, ascending; by default 0 .. L - 1, or those of ``current``.
     num_threads : int, optional
-        Threads over layers, chosen as in `rebalance_experts`.
+        Threads over layers, chosen as in `rebalance_experts`. A budget of moves is spent layer
+        by layer, on one thread.
 
     Returns
     -------
@@ -63,53 +86,89 @@ def make_plan(
     ------
     ValueError
         If ``load`` is not a valid load, a size is missing, wrong or does not fit another,
-        ``policy`` or ``dtype`` is unknown, or ``moe_layer_ids`` do not fit the layers. Nothing
-        has been computed then.
+        ``policy`` or ``dtype`` is unknown, ``moe_layer_ids`` do not fit the layers, ``current``
+        is no plan of these layers, experts and slots, or another policy than the refined one
+        is to mend, or to plan for GPUs that differ. Nothing has been computed then.
 
     See Also
     --------
     rebalance_experts : The same plan as the published program's three arrays.
+    Rebalancer : Plans for a serving loop, window by window.
 
     Notes
     -----
-    O(L (E + P log P)) at most; the same bytes on every machine and thread count.
+    O(L (E + P log P)) at most, and O(W L E) for the forecast; the same bytes on every machine
+    and thread count. Mending makes no layer's longest GPU time under the forecast longer, but
+    where an expert has to be seated anew.
 
     Examples
     --------
     >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
     >>> plan.phy2log.tolist(), round(plan.balancedness([[90, 30, 10, 10]]), 3)
     ([[0, 0, 3, 0, 1, 2]], 1.0)
+    >>> make_plan([[10, 30, 90, 10]], current=plan, policy="refined").phy2log.tolist()
+    [[2, 0, 3, 2, 1, 2]]
     """
-    weight = as_load(load, "load")
-    sizes = _topology(weight.shape[1], topology, num_replicas, num_gpus, num_nodes, num_groups)
-    check_policy(policy)
-    integer = _integer_type(dtype)
-    num_layers = weight.shape[0]
+    history = as_history(load, "load")
+    num_layers, num_experts = history.shape[1:]
+    sizes = _sizes(
+        num_experts, topology, num_replicas, num_gpus, num_nodes, num_groups, gpu_slots,
+        gpu_speeds, active_gpus, current,
+    )  # fmt: skip
+    check_policy(policy, sizes)
+    if current is not None:
+        check_current(current, num_layers, sizes, policy)
+        dtype = current.dtype if dtype is None else dtype
+        moe_layer_ids = current.moe_layer_ids if moe_layer_ids is None else moe_layer_ids
+    elif limits is not None:
+        raise ValueError("limits of moves are given, but no plan to move from: give current")
+    integer = as_integer_type(np.int64 if dtype is None else dtype)
     ids = range(num_layers) if moe_layer_ids is None else moe_layer_ids
     ids = check_layer_ids(ids, num_layers)
-    maps = make_maps(weight, sizes, policy, num_threads)
+
+    if current is None and len(history) == 1:
+        maps = make_maps(history[0], sizes, policy, num_threads)
+    else:
+        forecast = LoadForecast(num_layers, num_experts)
+        forecast.observe(history)
+        if current is None:
+            maps = make_maps(forecast.load.astype(np.float32), sizes, policy, num_threads)
+        else:
+            maps = mend_maps(forecast, current.phy2log, sizes, limits or MoveLimits(), num_threads)
     if integer != np.int64:
         maps = Maps(*(array.astype(integer) for array in maps))
     return Plan._of_maps(maps, sizes, policy, ids)
 
 
-def _topology(
+def _sizes(
     num_experts: int,
     topology: Topology | None,
     num_replicas: int | None,
     num_gpus: int | None,
     num_nodes: int,
     num_groups: int,
+    gpu_slots: Sequence[int] | None,
+    gpu_speeds: Sequence[float] | None,
+    active_gpus: Sequence[int] | None,
+    current: Plan | None,
 ) -> Topology:
+    """Sizes of the deployment, from whatever way they were given."""
+    named = (num_replicas, num_gpus, gpu_slots, gpu_speeds)
+    if (num_nodes, num_groups) == (1, 1) and all(size is None for size in named):
+        if topology is None and current is not None:
+            topology = current.topology
+    elif topology is not None:
+        raise ValueError("both a topology and sizes are given: give one or the other")
     if topology is None:
         if num_replicas is None or num_gpus is None:
             raise ValueError(
                 f"num_replicas={num_replicas} and num_gpus={num_gpus}: "
                 "give both, or a Topology in their place"
             )
-        return Topology(num_experts, num_replicas, num_gpus, num_nodes, num_groups)
-    if (num_replicas, num_gpus, num_nodes, num_groups) != (None, None, 1, 1):
-        raise ValueError("both a topology and sizes are given: give one or the other")
+        return Topology(
+            num_experts, num_replicas, num_gpus, num_nodes, num_groups, gpu_slots, gpu_speeds,
+            active_gpus,
+        )  # fmt: skip
     if not isinstance(topology, Topology):
         raise ValueError(
             f"topology={topology!r} is no Topology: give sizes by name, as in num_replicas=288"
@@ -119,10 +178,34 @@ def _topology(
             f"load has {num_experts} experts, but the topology is for "
             f"num_experts={topology.num_experts}: give a Topology of {num_experts} experts"
         )
-    return topology
+    return topology if active_gpus is None else replace(topology, active_gpus=active_gpus)
 
 
-def _integer_type(dtype: DTypeLike) -> np.dtype[Any]:
+def check_current(current: Plan, num_layers: int, sizes: Topology, policy: str) -> None:
+    """Raise ``ValueError`` unless a plan in use can be mended for these sizes."""
+    if not isinstance(current, Plan):
+        raise ValueError(f"current={current!r} is no Plan: give the plan in use, or Plan.load it")
+    if policy != "refined":
+        raise ValueError(
+            f"policy={policy!r} plans from scratch and takes no current plan: "
+            "give policy='refined' to mend it"
+        )
+    old = current.topology
+    if current.num_layers != num_layers or old.num_experts != sizes.num_experts:
+        raise ValueError(
+            f"load is of {num_layers} layers and {sizes.num_experts} experts, but current of "
+            f"{current.num_layers} and {old.num_experts}: give the plan of these layers"
+        )
+    if not np.array_equal(old.first_slots, sizes.first_slots):
+        raise ValueError(
+            f"current has {old.num_replicas} slots on {old.num_gpus} GPUs, to be mended for "
+            f"{sizes.num_replicas} on {sizes.num_gpus}, or others of each GPU: a plan can be "
+            "mended for the same slots only, so leave GPUs out by active_gpus, or plan anew"
+        )
+
+
+def as_integer_type(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype of a plan's arrays, or raise ``ValueError`` where it is none."""
     try:
         integer = np.dtype(dtype)
     except TypeError:
@@ -160,7 +243,7 @@ def in_order_plan(num_layers: int, topology: Topology, *, dtype: DTypeLike = np.
     [[0, 1, 2, 3, 0, 1]]
     """
     shape = (as_size("num_layers", num_layers), topology.num_replicas)
-    integer = _integer_type(dtype)
+    integer = as_integer_type(dtype)
     slot = np.arange(topology.num_replicas, dtype=integer)
     phy2log = np.broadcast_to(slot % topology.num_experts, shape)
     phyrank = np.broadcast_to(slot // topology.num_experts, shape)

@@ -22,11 +22,13 @@ class Maps(NamedTuple):
     logcnt: NDArray[Any]
 
 
-def check_policy(policy: str) -> None:
-    """Raise ``ValueError`` for an unknown policy."""
+def check_policy(policy: str, topology: Topology | None = None) -> None:
+    """Raise ``ValueError`` for an unknown policy, or one that cannot plan for the topology."""
     if policy not in get_args(Policy):
         known = ", ".join(repr(name) for name in get_args(Policy))
         raise ValueError(f"policy={policy!r} is unknown: give one of {known}")
+    if topology is not None and policy != "refined":
+        topology.check_plain(policy)
 
 
 def make_maps(
@@ -36,24 +38,24 @@ def make_maps(
     num_layers, num_experts = weight.shape
     num_replicas = topology.num_replicas
     num_groups, num_nodes = topology.packed_groups_and_nodes
-    num_gpus = topology.num_gpus
     phy2log = np.empty((num_layers, num_replicas), np.int64)
     phyrank = np.empty((num_layers, num_replicas), np.int64)
     logcnt = np.empty((num_layers, num_experts), np.int64)
 
     plan_rows: Callable[..., None]
+    options: tuple[Any, ...]
     if policy == "refined":
         from eplb_np.kernels.refined import refine_layers as plan_rows
 
-        options: tuple[bool, ...] = ()
+        options = topology.first_slots, topology.active_slots, topology.slowness
     else:
         from eplb_np.kernels.hierarchy import plan_layers as plan_rows
 
-        options = (policy == "hybrid",)
+        options = topology.num_gpus, policy == "hybrid"
 
     def plan(start: int, stop: int) -> None:
         plan_rows(
-            weight[start:stop], num_groups, num_nodes, num_gpus, *options,
+            weight[start:stop], num_groups, num_nodes, *options,
             phy2log[start:stop], phyrank[start:stop], logcnt[start:stop],
         )  # fmt: skip
 

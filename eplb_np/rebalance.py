@@ -86,7 +86,7 @@ def rebalance_experts(
     """
     load = as_load(weight)
     topology = Topology(load.shape[1], num_replicas, num_gpus, num_nodes, num_groups)
-    check_policy(policy)
+    check_policy(policy, topology)
     phy2log, phyrank, logcnt = make_maps(load, topology, policy, num_threads)
     width = log2phy_width(topology, policy, logcnt)
     return phy2log, make_log2phy(phy2log, phyrank, load.shape[1], width), logcnt
@@ -149,4 +149,5 @@ def rebalance_experts_hierarchical(
     load = as_load(weight)
     topology = Topology(load.shape[1], num_physical_experts, num_gpus, num_nodes, num_groups)
     topology.check_hierarchical()
+    check_policy("hybrid", topology)
     return tuple(make_maps(load, topology, "hybrid", num_threads))  # type: ignore[return-value]

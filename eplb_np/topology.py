@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Literal, SupportsFloat, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._check import as_size
 
 Placement = Literal["hierarchical", "global"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -19,27 +26,39 @@ class Topology:
     num_experts : int
         Logical experts of a layer.
     num_replicas : int
-        Physical experts (slots) of a layer over all GPUs; a multiple of ``num_gpus``, and at
-        least ``num_experts``.
+        Physical experts (slots) of a layer over all GPUs. Where it is no multiple of
+        ``num_gpus``, some GPUs have one slot more than others, evenly spread; only the refined
+        policy plans for that.
     num_gpus : int
-        GPUs of the deployment; a multiple of ``num_nodes``.
+        GPUs of the deployment, those that are gone included; a multiple of ``num_nodes``.
     num_nodes : int, default: 1
         Nodes that the GPUs belong to.
     num_groups : int, default: 1
         Groups of consecutive logical experts; divides ``num_experts``.
+    gpu_slots : sequence of int, optional
+        Slots of each GPU, where they differ; they sum up to ``num_replicas``. Kept as a tuple,
+        or None where all have equally many.
+    gpu_speeds : sequence of float, optional
+        Speed of each GPU, where they differ: the load that it gets through in one unit of time.
+        Kept as a tuple, or None where all are 1.
+    active_gpus : sequence of int, or of bool, optional
+        The GPUs that are there, by number or by mask; by default all. Kept as an ascending
+        tuple of numbers, or None. The slots of a GPU that is gone stay numbered, and empty.
 
     Raises
     ------
     ValueError
         If a size is not a positive integer or two sizes do not fit; the message names the
-        nearest sizes that do.
+        nearest sizes that do. If the active GPUs have fewer slots than there are experts; the
+        message says how many are missing.
 
     Notes
     -----
-    GPU ``g`` belongs to node ``g // (num_gpus // num_nodes)`` and owns the slots from
-    ``g * slots_per_gpu`` onward. Where ``num_nodes`` divides ``num_groups``, placement is
-    hierarchical: whole groups go to nodes. Elsewhere it is global, as in the published
-    algorithm: any expert may go to any GPU.
+    GPU ``g`` belongs to node ``g // gpus_per_node``, and its slots follow those of the GPUs
+    before it. Where ``num_nodes`` divides ``num_groups``, placement is hierarchical: whole groups
+    go to nodes. Elsewhere it is global, as in the published algorithm: any expert may go to any
+    GPU. It is global too where so many GPUs are gone that some node lacks the slots for its
+    share of the groups.
     """
 
     num_experts: int
@@ -47,11 +66,13 @@ class Topology:
     num_gpus: int
     num_nodes: int = 1
     num_groups: int = 1
+    gpu_slots: Sequence[int] | None = None
+    gpu_speeds: Sequence[float] | None = None
+    active_gpus: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_experts", "num_replicas", "num_gpus", "num_nodes", "num_groups"):
             object.__setattr__(self, name, as_size(name, getattr(self, name)))
-        check_multiple("num_replicas", self.num_replicas, "num_gpus", self.num_gpus)
         check_multiple("num_gpus", self.num_gpus, "num_nodes", self.num_nodes)
         check_multiple("num_experts", self.num_experts, "num_groups", self.num_groups)
         if self.num_replicas < self.num_experts:
@@ -61,20 +82,53 @@ class Topology:
                 f"every expert needs a slot, so give num_replicas={least} or more "
                 f"(a multiple of num_gpus={self.num_gpus})"
             )
+        if self._is_plain:
+            return
+        slots = _as_slots(self.gpu_slots, self.num_replicas, self.num_gpus)
+        object.__setattr__(self, "gpu_slots", None if len(set(slots)) == 1 else slots)
+        speeds = _as_speeds(self.gpu_speeds, self.num_gpus)
+        object.__setattr__(self, "gpu_speeds", None if set(speeds) == {1.0} else speeds)
+        active = _as_active(self.active_gpus, self.num_gpus)
+        object.__setattr__(self, "active_gpus", None if len(active) == self.num_gpus else active)
+        there = sum(slots[gpu] for gpu in active)
+        if there < self.num_experts:
+            raise ValueError(
+                f"the {len(active)} active GPUs have {there} slots for "
+                f"num_experts={self.num_experts}: {self.num_experts - there} slots are missing, "
+                "so bring GPUs back or give each more slots"
+            )
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether all GPUs are there and alike, told from the fields before they are checked."""
+        return (
+            self.gpu_slots is None
+            and self.gpu_speeds is None
+            and self.active_gpus is None
+            and self.num_replicas % self.num_gpus == 0
+        )
 
     @property
     def placement(self) -> Placement:
         """``"hierarchical"`` where whole groups go to nodes, else ``"global"``."""
-        return "hierarchical" if self.num_groups % self.num_nodes == 0 else "global"
+        if self.num_groups % self.num_nodes:
+            return "global"
+        if self._is_plain:
+            return "hierarchical"
+        node_slots = self.active_slots.reshape(self.num_nodes, -1).sum(axis=1)
+        enough = int(node_slots.min()) * self.num_nodes >= self.num_experts
+        return "hierarchical" if enough else "global"
 
     @property
     def slots_per_gpu(self) -> int:
-        """Slots of each GPU."""
-        return self.num_replicas // self.num_gpus
+        """Slots of each GPU; of the GPU that has most, where they differ."""
+        if self.gpu_slots is None:
+            return self.num_replicas // self.num_gpus
+        return max(self.gpu_slots)
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs of each node."""
+        """GPUs of each node, those that are gone included."""
         return self.num_gpus // self.num_nodes
 
     @property
@@ -84,18 +138,136 @@ class Topology:
             return 1, 1
         return self.num_groups, self.num_nodes
 
+    @cached_property
+    def first_slots(self) -> NDArray[np.int64]:
+        """First slot of each GPU, and the number of slots: shape [num_gpus + 1], int64."""
+        first = np.zeros(self.num_gpus + 1, np.int64)
+        np.cumsum(self.gpu_slots or (self.slots_per_gpu,) * self.num_gpus, out=first[1:])
+        first.flags.writeable = False
+        return first
+
+    @property
+    def gpu_of_slot(self) -> NDArray[np.int64]:
+        """GPU of each slot: shape [num_replicas], int64."""
+        return np.repeat(np.arange(self.num_gpus), np.diff(self.first_slots))
+
+    @cached_property
+    def active_slots(self) -> NDArray[np.int64]:
+        """Slots of each GPU, 0 where it is gone: shape [num_gpus], int64."""
+        slots = np.diff(self.first_slots)
+        if self.active_gpus is not None:
+            slots[~np.isin(np.arange(self.num_gpus), self.active_gpus)] = 0
+        slots.flags.writeable = False
+        return slots
+
+    @cached_property
+    def slowness(self) -> NDArray[np.float64]:
+        """Time that each GPU takes for one unit of load, 1 / speed: shape [num_gpus], float64."""
+        slowness = 1.0 / np.array(self.gpu_speeds or (1.0,) * self.num_gpus)
+        slowness.flags.writeable = False
+        return slowness
+
+    @property
+    def active_speed(self) -> float:
+        """Speed of all active GPUs together."""
+        return float((1.0 / self.slowness)[self.active_slots > 0].sum())
+
     def check_hierarchical(self) -> None:
         """Raise ``ValueError`` where whole groups cannot go to nodes."""
         check_multiple("num_groups", self.num_groups, "num_nodes", self.num_nodes)
 
+    def check_plain(self, policy: str) -> None:
+        """Raise ``ValueError`` where GPUs differ or are gone, which ``policy`` cannot plan for."""
+        if self._is_plain:
+            return
+        hint = "policy='refined' can plan for that"
+        for name in ("gpu_speeds", "active_gpus"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"policy={policy!r} takes GPUs for alike, but {name}={getattr(self, name)} "
+                    f"is given: {hint}"
+                )
+        check_multiple(
+            "num_replicas", self.num_replicas, "num_gpus", self.num_gpus,
+            "policy='refined', which spreads them", self.num_experts,
+        )  # fmt: skip
+        raise ValueError(
+            f"policy={policy!r} takes GPUs for alike, but gpu_slots differ, from "
+            f"{min(self.gpu_slots or ())} to {self.slots_per_gpu}: {hint}"
+        )
 
-def check_multiple(name: str, value: int, base_name: str, base: int) -> None:
-    """Raise ``ValueError``, with the nearest sizes that fit, where ``base`` does not divide."""
+
+def _as_slots(slots: Sequence[int] | None, num_replicas: int, num_gpus: int) -> tuple[int, ...]:
+    if slots is None:
+        # GPU g ends where its share of all slots does, so those with one more lie evenly spread.
+        ends = [num_replicas * gpu // num_gpus for gpu in range(num_gpus + 1)]
+        return tuple(ends[gpu + 1] - ends[gpu] for gpu in range(num_gpus))
+    listed = _one_each("gpu_slots", slots, num_gpus)
+    given = tuple(as_size("an entry of gpu_slots", count, minimum=0) for count in listed)
+    if sum(given) != num_replicas:
+        raise ValueError(
+            f"gpu_slots sum up to {sum(given)}, but num_replicas={num_replicas}: "
+            f"give num_replicas={sum(given)}"
+        )
+    return given
+
+
+def _as_speeds(speeds: Sequence[float] | None, num_gpus: int) -> tuple[float, ...]:
+    if speeds is None:
+        return (1.0,) * num_gpus
+    return tuple(_as_speed(speed) for speed in _one_each("gpu_speeds", speeds, num_gpus))
+
+
+def _as_speed(speed: SupportsFloat) -> float:
+    try:
+        value = float(speed)
+    except (TypeError, ValueError):
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ValueError(
+            f"an entry of gpu_speeds is {speed!r}: give a positive number; "
+            "a GPU that is gone is left out of active_gpus"
+        )
+    return value
+
+
+def _one_each(name: str, values: Iterable[T], num_gpus: int) -> list[T]:
+    listed = list(values)
+    if len(listed) != num_gpus:
+        raise ValueError(
+            f"{name} has {len(listed)} entries for num_gpus={num_gpus}: give one for each GPU"
+        )
+    return listed
+
+
+def _as_active(active: ArrayLike | None, num_gpus: int) -> tuple[int, ...]:
+    if active is None:
+        return tuple(range(num_gpus))
+    given = np.asarray(active)
+    if given.dtype == bool and given.shape == (num_gpus,):
+        given = np.flatnonzero(given)
+    numbers = sorted(given.tolist()) if given.ndim == 1 and given.dtype.kind in "iu" else []
+    in_range = bool(numbers) and numbers[0] >= 0 and numbers[-1] < num_gpus
+    if not in_range or len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"active_gpus={active!r} are no GPUs of num_gpus={num_gpus}: give each one's number "
+            f"once, 0 .. {num_gpus - 1}, or {num_gpus} bools, at least one True"
+        )
+    return tuple(numbers)
+
+
+def check_multiple(
+    name: str, value: int, base_name: str, base: int, hint: str | None = None, least: int = 1
+) -> None:
+    """Raise ``ValueError``, with the nearest sizes that fit, where ``base`` does not divide.
+
+    Sizes below ``least`` are not named: they would not do. ``hint`` is another way out.
+    """
     if value % base == 0:
         return
     below = value // base * base
-    nearest = f"{below + base}" if below == 0 else f"{below} or {below + base}"
+    nearest = " or ".join(str(size) for size in (below, below + base) if size >= max(least, 1))
     raise ValueError(
         f"{name}={value} is not a multiple of {base_name}={base}: "
-        f"give {name}={nearest}, or another {base_name}"
+        f"give {name}={nearest}, or {hint or f'another {base_name}'}"
     )

@@ -48,7 +48,7 @@ def write_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
     """Read a plan that `write_plan` wrote, or raise ``ValueError`` in one line."""
-    read = _read_json if suffix_of(path, SUFFIXES) == ".json" else _read_npz
+    read = _read_json if suffix_of(path, SUFFIXES) == ".json" else read_npz
     with reading(path, " is not a plan"):
         content = read(path)
         if content.get("format") != FORMAT or content.get("version") != VERSION:
@@ -85,7 +85,8 @@ def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def _read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the arrays of an archive, and what its JSON header says beside them."""
     with Path(path).open("rb") as file:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):

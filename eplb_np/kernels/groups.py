@@ -26,17 +26,19 @@ def fold_groups(order: Ints, node: Ints) -> None:
 def pack_groups_exactly(
     group_load: Doubles,
     order: Ints,
+    slowness: Doubles,
     node: Ints,
     choice: Ints,
     node_load: Doubles,
     node_size: Ints,
     max_steps: Int,
 ) -> bool:
-    """Depth-first search for the packing with the lightest heaviest node.
+    """Depth-first search for the packing whose slowest node is done soonest.
 
     ``node`` [G], in and out, comes in with a packing that is to be beaten. Groups are placed from
-    the heaviest; of empty nodes only the first is tried (they are alike), and a branch ends where
-    a node would reach the best so far. After ``max_steps`` the best so far stands. Returns whether
+    the heaviest; of empty nodes that are alike only the first is tried, and a branch ends where
+    a node would reach the best so far. ``slowness`` [N] is the time that a node takes for a unit
+    of load. After ``max_steps`` the best so far stands. Returns whether
     the search was complete, that is, the result optimal. ``order`` [G] the groups by descending
     load; scratch: ``choice`` [G], ``node_load`` [N], ``node_size`` [N].
     """
@@ -48,8 +50,8 @@ def pack_groups_exactly(
         node_size[n] = 0
     for g in range(num_groups):
         node_load[node[g]] += group_load[g]
-    best = _largest(node_load)
-    bound = _group_bound(group_load, order, num_nodes)
+    best = _longest(node_load, slowness)
+    bound = _group_bound(group_load, order, slowness)
     for n in range(num_nodes):
         node_load[n] = 0.0
     choice[0] = -1
@@ -65,8 +67,8 @@ def pack_groups_exactly(
         n += 1
         while n < num_nodes and (
             node_size[n] == capacity
-            or (n > 0 and node_size[n] == 0 and node_size[n - 1] == 0)
-            or node_load[n] + group_load[group] >= best * (1.0 - 1e-9)
+            or (n > 0 and node_size[n] == node_size[n - 1] == 0 and slowness[n] == slowness[n - 1])
+            or (node_load[n] + group_load[group]) * slowness[n] >= best * (1.0 - 1e-9)
         ):
             n += 1
         if n == num_nodes:
@@ -76,7 +78,7 @@ def pack_groups_exactly(
         node_load[n] += group_load[group]
         node_size[n] += 1
         if depth == num_groups - 1:
-            best = _largest(node_load)
+            best = _longest(node_load, slowness)
             for i in range(num_groups):
                 node[order[i]] = choice[i]
             continue
@@ -86,21 +88,27 @@ def pack_groups_exactly(
 
 
 @kernel
-def _largest(values: Doubles) -> float:
-    largest = values[0]
-    for i in range(1, values.shape[0]):
-        largest = max(largest, values[i])
-    return float(largest)
+def _longest(load: Doubles, slowness: Doubles) -> float:
+    longest = load[0] * slowness[0]
+    for n in range(1, load.shape[0]):
+        longest = max(longest, load[n] * slowness[n])
+    return float(longest)
 
 
 @kernel
-def _group_bound(group_load: Doubles, order: Ints, num_nodes: Int) -> float:
-    """Load of the mean node, or of the heaviest group with the lightest ones that must join it."""
+def _group_bound(group_load: Doubles, order: Ints, slowness: Doubles) -> float:
+    """Time of the mean node, or of the heaviest group with the lightest that must join it."""
     num_groups = group_load.shape[0]
+    num_nodes = slowness.shape[0]
     heaviest = group_load[order[0]]
     total = 0.0
     for g in range(num_groups):
         total += group_load[g]
     for i in range(num_groups // num_nodes - 1):
         heaviest += group_load[order[num_groups - 1 - i]]
-    return float(max(total / num_nodes, heaviest))
+    speed = 0.0
+    fastest = 0.0
+    for n in range(num_nodes):
+        speed += 1.0 / slowness[n]
+        fastest = max(fastest, 1.0 / slowness[n])
+    return float(max(total / speed, heaviest / fastest))

@@ -265,4 +265,5 @@ def fill_log2phy(phy2log: Ints, phyrank: Ints, log2phy: Ints) -> None:
     """Slot of each replica of each expert: ``log2phy`` [L, E, X] int64, filled with -1 before."""
     for layer in range(phy2log.shape[0]):
         for slot in range(phy2log.shape[1]):
-            log2phy[layer, phy2log[layer, slot], phyrank[layer, slot]] = slot
+            if phy2log[layer, slot] >= 0:  # else it is empty
+                log2phy[layer, phy2log[layer, slot], phyrank[layer, slot]] = slot

@@ -12,7 +12,7 @@ import numpy as np
 from eplb_np._jit import allocator, entry, kernel
 from eplb_np._types import Doubles, Floats, Int, Ints
 from eplb_np.kernels import tournament
-from eplb_np.kernels.grid import Grid, make_grid, replica_load
+from eplb_np.kernels.grid import EMPTY, Grid, make_grid, replica_load
 from eplb_np.kernels.groups import fold_groups, pack_groups_exactly
 from eplb_np.kernels.placement import allocate_capped, part_duplicates, place_longest_first
 from eplb_np.kernels.search import search
@@ -52,6 +52,7 @@ class GroupsScratch(NamedTuple):
     node: Ints  # [G] int64
     choice: Ints  # [G] int64
     node_load: Doubles  # [N] float64
+    node_speed: Doubles  # [N] float64
     node_size: Ints  # [N] int64
     search: SearchScratch  # of groups as experts, and nodes as GPUs
 
@@ -79,6 +80,7 @@ def make_groups_scratch(num_groups: Int, num_nodes: Int) -> GroupsScratch:
         np.empty(num_groups),
         np.zeros(num_groups, np.int64),
         np.empty(num_groups, np.int64),
+        np.empty(num_nodes),
         np.empty(num_nodes),
         np.empty(num_nodes, np.int64),
         make_search_scratch(num_groups // num_nodes, num_nodes, num_groups),
@@ -121,11 +123,12 @@ def refine_node(scratch: SearchScratch, good_enough: float) -> None:
 
 @kernel
 def pack_groups(scratch: GroupsScratch) -> None:
-    """Give each node equally many groups so that the heaviest node is as light as can be.
+    """Give each node equally many groups so that the slowest node is done as soon as can be.
 
-    One group per node, or one node: any way. Two: the heaviest with the lightest, which is
-    optimal. More: LPT and swaps, then an enumeration that ends with the optimum where it is not
-    cut short.
+    ``scratch.search.grid.slowness`` [N] is the time that a node takes for a unit of load. One
+    node: all groups. Two groups for each of several equal nodes: the heaviest with the lightest,
+    which is optimal. Else: LPT and swaps, then an enumeration that ends with the optimum where it
+    is not cut short.
     """
     load = scratch.load
     node = scratch.node
@@ -134,7 +137,10 @@ def pack_groups(scratch: GroupsScratch) -> None:
     capacity = num_groups // num_nodes
     search_scratch = scratch.search
     grid = search_scratch.grid
-    if capacity == 1 or num_nodes == 1:
+    alike = True
+    for n in range(1, num_nodes):
+        alike = alike and grid.slowness[n] == grid.slowness[0]
+    if num_nodes == 1 or (capacity == 1 and alike):
         for k in range(num_groups):
             node[k] = k % num_nodes
         return
@@ -142,24 +148,53 @@ def pack_groups(scratch: GroupsScratch) -> None:
         grid.weight[k] = load[k]
     refine_node(search_scratch, GOOD_ENOUGH)
     order = search_scratch.order  # the groups, heaviest first
-    if capacity == 2:
+    if capacity == 2 and alike:
         fold_groups(order, node)
         return
     for n in range(num_nodes):
         for r in range(capacity):
             node[grid.expert[r, n]] = n
     pack_groups_exactly(
-        load, order, node, scratch.choice, scratch.node_load, scratch.node_size, EXACT_STEPS
-    )
+        load, order, grid.slowness, node, scratch.choice, scratch.node_load, scratch.node_size,
+        EXACT_STEPS,
+    )  # fmt: skip
+
+
+@kernel
+def node_speeds(size: Ints, slowness: Doubles, speed: Doubles) -> float:
+    """Speed of each node's active GPUs together, into ``speed`` [N]; returns that of all."""
+    num_nodes = speed.shape[0]
+    node_gpus = size.shape[0] // num_nodes
+    total = 0.0
+    for n in range(num_nodes):
+        speed[n] = 0.0
+        for g in range(n * node_gpus, (n + 1) * node_gpus):
+            if size[g] > 0:
+                speed[n] += 1.0 / slowness[g]
+        total += speed[n]
+    return total
+
+
+@kernel
+def number_replicas(phy2log: Ints, phyrank: Ints, logcnt: Ints) -> None:
+    """Ranks in the order of the slots, and counts, of one layer's plan; -1 in empty slots."""
+    for e in range(logcnt.shape[0]):
+        logcnt[e] = 0
+    for slot in range(phy2log.shape[0]):
+        e = phy2log[slot]
+        phyrank[slot] = EMPTY
+        if e != EMPTY:
+            phyrank[slot] = logcnt[e]
+            logcnt[e] += 1
 
 
 @kernel
 def refine_layer(
     weight: Floats,
-    num_gpus: Int,
+    first_slot: Ints,
+    size: Ints,
+    slowness: Doubles,
     phy2log: Ints,
-    phyrank: Ints,
-    logcnt: Ints,
     member: Ints,
     groups: GroupsScratch,
     scratch: SearchScratch,
@@ -169,28 +204,31 @@ def refine_layer(
     num_groups = groups.load.shape[0]
     num_nodes = groups.node_load.shape[0]
     group_size = weight.shape[0] // num_groups
-    num_rows, node_gpus = grid.load.shape
+    node_gpus = grid.size.shape[0]
+    speed = node_speeds(size, slowness, groups.node_speed)
     total = 0.0
     for e in range(weight.shape[0]):
         total += np.float64(weight[e])
-    unit = num_gpus / total if total > 0.0 else 1.0
+    unit = speed / total if total > 0.0 else 1.0
 
     for k in range(num_groups):
         groups.load[k] = 0.0
         for e in range(k * group_size, (k + 1) * group_size):
             groups.load[k] += np.float64(weight[e]) * unit
+    for n in range(num_nodes):
+        groups.search.grid.slowness[n] = groups.node_speed[0] / groups.node_speed[n]
     pack_groups(groups)
     node_load = groups.node_load
     for n in range(num_nodes):
         node_load[n] = 0.0
     for k in range(num_groups):
         node_load[groups.node[k]] += groups.load[k]
-    heaviest = 0.0
+    longest = 0.0
     for n in range(num_nodes):
-        heaviest = max(heaviest, node_load[n])
+        longest = max(longest, node_load[n] / groups.node_speed[n])
 
-    for e in range(weight.shape[0]):
-        logcnt[e] = 0
+    for slot in range(phy2log.shape[0]):
+        phy2log[slot] = EMPTY
     for n in range(num_nodes):
         i = 0
         for k in range(num_groups):
@@ -199,14 +237,14 @@ def refine_layer(
                     member[i] = e
                     grid.weight[i] = np.float64(weight[e]) * unit
                     i += 1
-        refine_node(scratch, GOOD_ENOUGH if node_load[n] >= heaviest else IDLE_GOOD_ENOUGH)
         for g in range(node_gpus):
-            for r in range(num_rows):
-                slot = (n * node_gpus + g) * num_rows + r
-                e = member[grid.expert[r, g]]
-                phy2log[slot] = e
-                phyrank[slot] = logcnt[e]
-                logcnt[e] += 1
+            grid.size[g] = size[n * node_gpus + g]
+            grid.slowness[g] = slowness[n * node_gpus + g]
+        waits = node_load[n] / groups.node_speed[n] < longest
+        refine_node(scratch, IDLE_GOOD_ENOUGH if waits else GOOD_ENOUGH)
+        for g in range(node_gpus):
+            for r in range(grid.size[g]):
+                phy2log[first_slot[n * node_gpus + g] + r] = member[grid.expert[r, g]]
 
 
 @entry
@@ -214,23 +252,30 @@ def refine_layers(
     weight: Floats,
     num_groups: Int,
     num_nodes: Int,
-    num_gpus: Int,
+    first_slot: Ints,
+    size: Ints,
+    slowness: Doubles,
     phy2log: Ints,
     phyrank: Ints,
     logcnt: Ints,
 ) -> None:
     """Plan every row of ``weight`` [L, E] float32 by local search.
 
-    Out, all int64: ``phy2log`` [L, P] the logical expert in each slot, ``phyrank`` [L, P] which
-    of that expert's replicas it is, in the order of the slots, ``logcnt`` [L, E].
+    ``first_slot`` [D + 1] int64 the slots at which each GPU's begin, ``size`` [D] int64 how many
+    of them may be used (0: the GPU is gone), ``slowness`` [D] float64 the time that it takes for
+    a unit of load. Out, all int64: ``phy2log`` [L, P] the logical expert in each slot, -1 where
+    none may be, ``phyrank`` [L, P] which of that expert's replicas it is, in the order of the
+    slots, ``logcnt`` [L, E].
     """
     num_layers, num_experts = weight.shape
-    node_gpus = num_gpus // num_nodes
+    num_gpus = size.shape[0]
+    num_rows = 0
+    for g in range(num_gpus):
+        num_rows = max(num_rows, first_slot[g + 1] - first_slot[g])
     node_experts = num_experts // num_nodes
-    scratch = make_search_scratch(phy2log.shape[1] // num_gpus, node_gpus, node_experts)
+    scratch = make_search_scratch(num_rows, num_gpus // num_nodes, node_experts)
     groups = make_groups_scratch(num_groups, num_nodes)
     member = np.empty(node_experts, np.int64)
     for i in range(num_layers):
-        refine_layer(
-            weight[i], num_gpus, phy2log[i], phyrank[i], logcnt[i], member, groups, scratch
-        )
+        refine_layer(weight[i], first_slot, size, slowness, phy2log[i], member, groups, scratch)
+        number_replicas(phy2log[i], phyrank[i], logcnt[i])

@@ -99,11 +99,11 @@ def best_swap(grid: Grid, h: Int, not_with: Int) -> tuple[float, Int, Int, Int]:
     _score_partners(grid, h)
     if not_with >= 0:
         grid.score[not_with] = np.inf
-    return _next_best_swap(grid, h)
+    return next_best_swap(grid, h)
 
 
 @kernel
-def _next_best_swap(grid: Grid, h: Int) -> tuple[float, Int, Int, Int]:
+def next_best_swap(grid: Grid, h: Int) -> tuple[float, Int, Int, Int]:
     """Return the best swap among the partners whose score is not inf."""
     while True:
         g = first_smallest(grid.score)

@@ -1,0 +1,139 @@
+"""Seats for experts that have none, content for slots that are empty, and who keeps which slot.
+
+Letters: E logical experts, P slots, D GPUs.
+
+A *budget* is [D + 1] int64: the replicas that each GPU, and all together, may still fetch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eplb_np._jit import kernel
+from eplb_np._types import Int, Ints
+from eplb_np.kernels.gifts import give_slot
+from eplb_np.kernels.grid import EMPTY, Grid, longest_time
+
+LAST_RESORT = 1e9
+"""Makes a seat on a GPU without budget worse than any on one that has some."""
+
+
+@kernel
+def charge(budget: Ints, g: Int) -> None:
+    """Take one fetch of GPU g off the budget."""
+    budget[g] -= 1
+    budget[budget.shape[0] - 1] -= 1
+
+
+@kernel
+def may_fetch(budget: Ints, g: Int) -> bool:
+    """Whether the budget leaves GPU g a fetch."""
+    return bool(budget[g] > 0 and budget[budget.shape[0] - 1] > 0)
+
+
+@kernel
+def seat_lost_experts(grid: Grid, budget: Ints) -> None:
+    """Place every expert that is nowhere, the heaviest first.
+
+    Each goes where that hurts least: into an empty slot, or into that of the redundant replica
+    whose expert's others stay lightest. There must be a slot for every expert; the budget is
+    charged, and exceeded where that is the only way to keep every expert placed. O(E) to find an
+    expert and O(P) to seat it.
+    """
+    while True:
+        lost = -1
+        for e in range(grid.weight.shape[0]):
+            if grid.logcnt[e] == 0 and (lost < 0 or grid.weight[e] > grid.weight[lost]):
+                lost = e
+        if lost < 0:
+            return
+        row, g = _best_seat(grid, budget)
+        give_slot(grid, row, g, lost)
+        charge(budget, g)
+
+
+@kernel
+def _best_seat(grid: Grid, budget: Ints) -> tuple[Int, Int]:
+    """Row and GPU of the slot whose content is missed least."""
+    best = np.inf
+    found = (-1, -1)
+    for g in range(grid.size.shape[0]):
+        for row in range(grid.size[g]):
+            a = grid.expert[row, g]
+            if a == EMPTY:  # before any replica, and on the GPU that is done first
+                cost = grid.gpu_load[g] * grid.slowness[g] / LAST_RESORT - 1.0
+            elif grid.logcnt[a] < 2:
+                continue
+            else:
+                cost = grid.weight[a] / (grid.logcnt[a] - 1)
+            if not may_fetch(budget, g):
+                cost += LAST_RESORT
+            if cost < best:
+                best = cost
+                found = (row, g)
+    return found
+
+
+@kernel
+def fill_empty_slots(grid: Grid, budget: Ints) -> None:
+    """Give what is empty to the experts with the heaviest replicas, as far as the budget goes."""
+    for g in range(grid.size.shape[0]):
+        for row in range(grid.size[g]):
+            if grid.expert[row, g] == EMPTY and may_fetch(budget, g):
+                e = _neediest(grid, g)
+                give_slot(grid, row, g, e if e >= 0 else grid.expert[0, g])
+                charge(budget, g)
+
+
+@kernel
+def part_doubled(grid: Grid, budget: Ints) -> None:
+    """Give the slots of doubled replicas to experts that their GPUs do not hold.
+
+    Two replicas of one expert on a GPU do the work of one. A slot changes hands only where the
+    longest time does not grow by it, and as far as the budget goes.
+    """
+    for g in range(grid.size.shape[0]):
+        for row in range(grid.size[g]):
+            a = grid.expert[row, g]
+            if a == EMPTY or grid.held[g, a] < 2 or not may_fetch(budget, g):
+                continue
+            b = _neediest(grid, g)
+            if b < 0:
+                continue
+            longest = longest_time(grid)
+            give_slot(grid, row, g, b)
+            if longest_time(grid) > longest:
+                give_slot(grid, row, g, a)
+            else:
+                charge(budget, g)
+
+
+@kernel
+def _neediest(grid: Grid, g: Int) -> Int:
+    """Expert with the heaviest replicas among those that GPU g does not hold; -1 if none."""
+    best = -1.0
+    found = -1
+    for e in range(grid.weight.shape[0]):
+        if grid.held[g, e] == 0 and grid.logcnt[e] > 0:
+            load = grid.weight[e] / grid.logcnt[e]
+            if load > best:
+                best = load
+                found = e
+    return found
+
+
+@kernel
+def keep_places(old: Ints, new: Ints, first: Int, end: Int) -> None:
+    """Put what stays on a GPU back into the slot that it has.
+
+    ``old`` and ``new`` [P] what the slots held and are to hold, of which those from ``first`` to
+    ``end`` are one GPU's; ``new`` is reordered in place.
+    """
+    for slot in range(first, end):
+        if old[slot] == EMPTY or old[slot] == new[slot]:
+            continue
+        for other in range(first, end):
+            if new[other] == old[slot] and old[other] != new[other]:
+                new[other] = new[slot]
+                new[slot] = old[slot]
+                break

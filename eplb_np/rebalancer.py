@@ -1,0 +1,301 @@
+"""Plans for a serving loop: windows of loads come in, few moves go out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from eplb_np._check import as_load, as_size
+from eplb_np.forecast import Expected, LoadForecast
+from eplb_np.mending import MoveLimits, mend_maps
+from eplb_np.moves import Moves
+from eplb_np.plan import Plan, check_layer_ids
+from eplb_np.planning import as_integer_type, check_current
+from eplb_np.policies import Maps, make_maps
+from eplb_np.topology import Topology
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What a `Rebalancer` proposes.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan to go on with: the one in use where staying is best.
+    moves : Moves or None
+        The fetches that it takes; None for the first plan, which is loaded whole.
+    reason : str
+        Why, in one line.
+    """
+
+    plan: Plan
+    moves: Moves | None
+    reason: str
+
+    @property
+    def stays(self) -> bool:
+        """Whether staying is best: nothing is to be moved."""
+        return self.moves is not None and len(self.moves) == 0
+
+
+class Rebalancer:
+    """Plans for a serving loop, from the loads of its windows: few moves, each of which pays.
+
+    Parameters
+    ----------
+    topology : Topology
+        Sizes of the deployment.
+    num_layers : int, optional
+        MoE layers; by default those of ``current``.
+    current : Plan, optional
+        The plan in use; without one the first proposal is planned from scratch.
+    limits : MoveLimits, optional
+        Budget, price and tolerance of the moves of each proposal.
+    dtype : {int64, int32}, optional
+        Integer type of the plans; by default int64, or that of ``current``.
+    moe_layer_ids : sequence of int, optional
+        Id in the model of each layer; by default 0 .. L - 1, or those of ``current``.
+
+    Raises
+    ------
+    ValueError
+        If the arguments do not fit each other, or neither ``num_layers`` nor ``current`` is
+        given.
+
+    See Also
+    --------
+    make_plan : The same from an array of windows, without a state.
+
+    Notes
+    -----
+    The state is one forecast, of some 10 L E numbers however many windows there were, and one
+    plan. All methods may be called from any thread: `observe` waits for another `observe` at
+    most, `propose` works beside it. `propose` takes its plan to be in use from then on; if the
+    engine could not make the moves, `use` tells what is in use instead.
+
+    Examples
+    --------
+    >>> from eplb_np import Rebalancer, Topology
+    >>> rebalancer = Rebalancer(Topology(num_experts=4, num_replicas=6, num_gpus=2), 1)
+    >>> rebalancer.observe([[90, 30, 10, 10]])
+    >>> rebalancer.propose().plan.phy2log.tolist()
+    [[0, 1, 3, 0, 1, 2]]
+    >>> rebalancer.observe([[90, 31, 10, 9]])
+    >>> rebalancer.propose().stays
+    True
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        num_layers: int | None = None,
+        *,
+        current: Plan | None = None,
+        limits: MoveLimits | None = None,
+        dtype: DTypeLike | None = None,
+        moe_layer_ids: Sequence[int] | None = None,
+    ) -> None:
+        if not isinstance(topology, Topology):
+            raise ValueError(f"topology={topology!r} is no Topology: make one of the sizes")
+        if num_layers is None and current is None:
+            raise ValueError("neither num_layers nor a current plan is given: give one of them")
+        layers = current.num_layers if current and num_layers is None else num_layers
+        self._num_layers = as_size("num_layers", layers)  # type: ignore[arg-type]
+        self._topology = topology
+        self._current: Plan | None = None
+        self._limits = limits or MoveLimits()
+        if current is not None:
+            self.use(current)
+            dtype = current.dtype if dtype is None else dtype
+            moe_layer_ids = current.moe_layer_ids if moe_layer_ids is None else moe_layer_ids
+        self._dtype = as_integer_type(np.int64 if dtype is None else dtype)
+        ids = range(self._num_layers) if moe_layer_ids is None else moe_layer_ids
+        self._layer_ids = check_layer_ids(ids, self._num_layers)
+        self._forecast = LoadForecast(self._num_layers, topology.num_experts)
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        self._observing = threading.Lock()  # for the forecast
+        self._proposing = threading.RLock()  # for the plan and the topology
+
+    @property
+    def current(self) -> Plan | None:
+        """The plan in use, or None before the first."""
+        return self._current
+
+    @property
+    def topology(self) -> Topology:
+        """Sizes of the deployment, with the GPUs that are active now."""
+        return self._topology
+
+    @property
+    def num_windows(self) -> int:
+        """Windows observed so far."""
+        return self._forecast.num_windows
+
+    def observe(self, load: ArrayLike) -> None:
+        """Take in the loads of one window.
+
+        Parameters
+        ----------
+        load : array_like, shape [L, E]
+            Load of each logical expert in the window that has just ended.
+
+        Raises
+        ------
+        ValueError
+            If it is no valid load of these layers and experts; nothing has changed then.
+
+        Notes
+        -----
+        O(L E).
+        """
+        window = as_load(load, "load")
+        expected = (self._num_layers, self._topology.num_experts)
+        if window.shape != expected:
+            raise ValueError(
+                f"load has shape {window.shape}, but the plan is for [layers, experts] = "
+                f"{expected}: give the load of the layers that are planned"
+            )
+        with self._observing:
+            self._forecast.observe(window)
+
+    def propose(self) -> Proposal:
+        """Propose a plan for the coming window, and take it to be in use from now on.
+
+        Returns
+        -------
+        Proposal
+            The plan, the moves that lead to it, and why; where staying is best, the plan in use
+            and no moves.
+
+        Notes
+        -----
+        As `make_plan` with ``policy="refined"`` and ``current``.
+        """
+        with self._proposing:
+            with self._observing:
+                expected = self._forecast.expected()
+                switched = self._forecast.switched
+            before = self._current
+            if before is None:
+                # Where nothing has been observed, all experts count alike.
+                load = expected.load if self.num_windows else np.ones_like(expected.load)
+                plan = self._plan_of(make_maps(load.astype(np.float32), self._topology, "refined"))
+                self._current = plan
+                return Proposal(plan, None, "no plan was in use: planned from scratch")
+            maps = mend_maps(expected, before.phy2log, self._topology, self._limits)
+            plan = self._plan_of(maps)
+            moves = plan.moves_from(before)
+            if len(moves) == 0 and before.topology == self._topology:
+                plan = before
+            self._current = plan
+            return Proposal(plan, moves, _reason(before, plan, moves, expected, switched))
+
+    def _plan_of(self, maps: Maps) -> Plan:
+        arrays: list[NDArray[Any]] = list(maps)
+        if self._dtype != np.int64:
+            arrays = [array.astype(self._dtype) for array in arrays]
+        return Plan._of_maps(Maps(*arrays), self._topology, "refined", self._layer_ids)
+
+    def use(self, plan: Plan) -> None:
+        """Say which plan is in use, where it is not the one proposed last.
+
+        Parameters
+        ----------
+        plan : Plan
+            Of the same layers, experts and slots.
+
+        Raises
+        ------
+        ValueError
+            If it is of others.
+        """
+        check_current(plan, self._num_layers, self._topology, "refined")
+        self._current = plan
+
+    def use_gpus(self, active_gpus: Sequence[int] | None) -> None:
+        """Say which GPUs are there: some were lost, or have come back.
+
+        The next proposal seats what was lost, and fills what has come back.
+
+        Parameters
+        ----------
+        active_gpus : sequence of int or of bool, or None
+            As in `Topology`; None for all.
+
+        Raises
+        ------
+        ValueError
+            If these GPUs have too few slots for the experts; nothing has changed then.
+        """
+        with self._proposing:
+            self._topology = replace(self._topology, active_gpus=active_gpus)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the state to a ``.npz`` file, whole or not at all, so that a restart moves nothing.
+
+        Parameters
+        ----------
+        path : path-like
+            Where to; a file that is there is replaced.
+
+        Raises
+        ------
+        ValueError
+            If the suffix is another.
+        """
+        from eplb_np.io.rebalancers import write_rebalancer
+
+        with self._proposing, self._observing:
+            write_rebalancer(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Rebalancer:
+        """Go on from a state that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            A ``.npz`` file.
+
+        Returns
+        -------
+        Rebalancer
+            Proposes what the saved one would have.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or holds something else.
+        """
+        from eplb_np.io.rebalancers import read_rebalancer
+
+        return read_rebalancer(path)
+
+    def __repr__(self) -> str:
+        return f"Rebalancer({self.num_windows} windows observed, in use: {self._current})"
+
+
+def _reason(before: Plan, after: Plan, moves: Moves, expected: Expected, switched: bool) -> str:
+    """One line on what was done and what it is expected to bring."""
+    load = expected.load
+    why = "the workload has changed; " if switched else ""
+    if before.topology.active_gpus != after.topology.active_gpus:
+        why = "other GPUs are active; "
+    if len(moves) == 0:
+        reached = f"expected balancedness is {after.balancedness(load):.4f}"
+        return f"{why}no move pays: {reached}"
+    if before.topology != after.topology:
+        return f"{why}{len(moves)} fetches, expected balancedness {after.balancedness(load):.4f}"
+    return (
+        f"{why}{len(moves)} fetches pay: expected balancedness from "
+        f"{before.balancedness(load):.4f} to {after.balancedness(load):.4f}"
+    )

@@ -1,0 +1,249 @@
+"""Replaying a trace: what each way to plan would have given, and what it would have moved.
+
+Before every window a plan is made from the windows before it, and judged on the window itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eplb_np._check import as_history, as_size
+from eplb_np.mending import MoveLimits
+from eplb_np.metrics import count_moved
+from eplb_np.plan import Plan
+from eplb_np.planning import make_plan
+from eplb_np.policies import Policy
+from eplb_np.rebalancer import Rebalancer
+from eplb_np.topology import Topology
+
+__all__ = [
+    "Planner",
+    "Replay",
+    "knowing_the_future",
+    "mending",
+    "once",
+    "replanning",
+    "replay",
+]
+
+Planner: TypeAlias = Callable[[NDArray[np.float32], Plan | None], Plan]
+"""Makes a plan from the windows so far, [w, L, E], and the plan in use, if there is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """What a planner gave on a trace, for each window that it planned for.
+
+    Parameters
+    ----------
+    mean_time, longest_time : ndarray, shape [n], float64
+        Time that all GPUs would take if done at once, and that of the slowest, summed over the
+        layers, in units of load.
+    moved : ndarray, shape [n], int64
+        Replicas that GPUs fetched before the window; 0 for the first plan.
+    seconds : ndarray, shape [n], float64
+        Time that planning took.
+    num_replicas : int
+        Slots of all layers, which ``moved`` is a share of.
+    """
+
+    mean_time: NDArray[np.float64]
+    longest_time: NDArray[np.float64]
+    moved: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+    num_replicas: int
+
+    @property
+    def window_balancedness(self) -> NDArray[np.float64]:
+        """GPU balancedness of each window, shape [n]: 1 is perfect."""
+        ratio: NDArray[np.float64] = np.ones_like(self.mean_time)
+        np.divide(self.mean_time, self.longest_time, out=ratio, where=self.longest_time > 0)
+        return ratio
+
+    @property
+    def balancedness(self) -> float:
+        """GPU balancedness over all windows: each waits for its slowest GPUs in turn."""
+        longest = float(self.longest_time.sum())
+        return float(self.mean_time.sum()) / longest if longest > 0 else 1.0
+
+    @property
+    def moved_share(self) -> float:
+        """Share of all slots that had to be fetched at a replan, on average."""
+        replans = max(len(self.moved) - 1, 1)
+        return float(self.moved.sum()) / (replans * self.num_replicas)
+
+    @property
+    def milliseconds(self) -> float:
+        """Median time of a replan."""
+        return float(np.median(self.seconds)) * 1e3
+
+    def __repr__(self) -> str:
+        return (
+            f"Replay(balancedness {self.balancedness:.4f}, {self.moved_share:.2%} moved and "
+            f"{self.milliseconds:.1f} ms per replan)"
+        )
+
+
+def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Replay:
+    """Replay a trace with one planner.
+
+    Parameters
+    ----------
+    load : array_like, shape [W, L, E]
+        Load of each expert in consecutive windows, recorded or drawn (`eplb_np.workloads`).
+    planner : callable
+        ``planner(history, current)`` returns the plan for the coming window, from the windows
+        before it and the plan in use: one of those in this module, or any other.
+    first_window : int, default: 1
+        First window to plan for, at least 1.
+
+    Returns
+    -------
+    Replay
+        Balance, moves and time of each window from ``first_window`` on.
+
+    Raises
+    ------
+    ValueError
+        If ``load`` is no valid load of more than ``first_window`` windows.
+
+    Notes
+    -----
+    A replica counts as moved as in `moved_replicas`: where on its GPU it sits does not matter.
+
+    Examples
+    --------
+    >>> import eplb_np
+    >>> from eplb_np.replay import mending, replanning, replay
+    >>> trace = eplb_np.workloads.draw_trace(np.full((12, 2, 16), 1 / 16), seed=1)
+    >>> topology = eplb_np.Topology(num_experts=16, num_replicas=20, num_gpus=4)
+    >>> anew = replay(trace.load, replanning(topology, "deepseek"))
+    >>> mended = replay(trace.load, mending(topology))
+    >>> mended.moved_share < 0.1 * anew.moved_share
+    True
+    """
+    history = as_history(load, "load")
+    first = as_size("first_window", first_window)
+    if len(history) <= first:
+        raise ValueError(
+            f"load has {len(history)} windows and first_window={first}: there is no window to "
+            f"plan for, so give {first + 1} or more"
+        )
+    rows: list[tuple[float, float, int, float]] = []
+    current: Plan | None = None
+    for window in range(first, len(history)):
+        start = time.perf_counter()
+        plan = planner(history[:window], current)
+        seconds = time.perf_counter() - start
+        moved = 0
+        if current is not None:
+            moved = count_moved(current.phy2log, plan.phy2log, plan.topology.gpu_of_slot)
+        at_once = float(history[window].sum(dtype=np.float64)) / plan.topology.active_speed
+        longest = float(plan.gpu_time(history[window]).max(axis=1).sum())
+        rows.append((at_once, longest, moved, seconds))
+        current = plan
+    mean_time, longest_time, moves, times = (np.array(column) for column in zip(*rows, strict=True))
+    return Replay(mean_time, longest_time, moves, times, plan.phy2log.size)
+
+
+def replanning(topology: Topology, policy: Policy = "hybrid", num_windows: int = 8) -> Planner:
+    """Plan anew before every window, from the sum of the last ones: what serving stacks do.
+
+    Parameters
+    ----------
+    topology : Topology
+        Sizes of the deployment.
+    policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
+        As in `make_plan`.
+    num_windows : int, default: 8
+        Windows to look back.
+
+    Returns
+    -------
+    callable
+        For `replay`.
+    """
+
+    def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
+        return make_plan(history[-num_windows:].sum(axis=0), topology, policy=policy)
+
+    return plan
+
+
+def mending(topology: Topology, limits: MoveLimits | None = None) -> Planner:
+    """Mend the plan in use before every window, as a `Rebalancer` does.
+
+    Parameters
+    ----------
+    topology : Topology
+        Sizes of the deployment.
+    limits : MoveLimits, optional
+        Budget, price and tolerance of the moves.
+
+    Returns
+    -------
+    callable
+        For one `replay`: it remembers what it has seen.
+    """
+    rebalancer: Rebalancer | None = None
+
+    def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
+        nonlocal rebalancer
+        if rebalancer is None:
+            rebalancer = Rebalancer(topology, history.shape[1], limits=limits)
+        for window in history[rebalancer.num_windows :]:
+            rebalancer.observe(window)
+        return rebalancer.propose().plan
+
+    return plan
+
+
+def once(topology: Topology, policy: Policy = "refined") -> Planner:
+    """Plan for the first window, and never again.
+
+    Parameters
+    ----------
+    topology : Topology
+        Sizes of the deployment.
+    policy : {"hybrid", "deepseek", "refined"}, default: "refined"
+        As in `make_plan`.
+
+    Returns
+    -------
+    callable
+        For `replay`.
+    """
+
+    def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
+        return current or make_plan(history, topology, policy=policy)
+
+    return plan
+
+
+def knowing_the_future(topology: Topology, mean: ArrayLike) -> Planner:
+    """Plan anew from the true mean of the coming window: the ceiling for any planner.
+
+    Parameters
+    ----------
+    topology : Topology
+        Sizes of the deployment.
+    mean : array_like, shape [W, L, E]
+        True share of each expert in each window, as `LoadTrace.mean` of a drawn trace.
+
+    Returns
+    -------
+    callable
+        For `replay`.
+    """
+    shares = np.asarray(mean)
+
+    def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
+        return make_plan(shares[len(history)], topology, policy="refined")
+
+    return plan

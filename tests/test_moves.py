@@ -1,0 +1,139 @@
+"""From one plan to another: every fetch has a source, and no expert loses its last copy."""
+
+from itertools import groupby
+
+import numpy as np
+import pytest
+from support import fewer, refused
+
+import eplb_np
+from eplb_np import Plan, Topology
+from eplb_np.moves import Move
+
+
+def plan_of(phy2log, topology) -> Plan:
+    phy2log = np.array(phy2log)
+    phyrank = np.full_like(phy2log, -1)
+    for layer, row in enumerate(phy2log):
+        for e in set(row[row >= 0].tolist()):
+            slots = np.flatnonzero(row == e)
+            phyrank[layer, slots] = range(len(slots))
+    return Plan(phy2log, phyrank, topology, "by hand")
+
+
+def random_plan(generator, num_layers: int, topology: Topology) -> Plan:
+    """Any plan: each expert once, the other slots as they come, some of them empty."""
+    usable = np.flatnonzero((topology.active_slots > 0)[topology.gpu_of_slot])
+    phy2log = np.full((num_layers, topology.num_replicas), -1)
+    for row in phy2log:
+        more = generator.integers(-1, topology.num_experts, len(usable) - topology.num_experts)
+        experts = np.concatenate([np.arange(topology.num_experts), more])
+        row[usable] = generator.permutation(experts)
+    return plan_of(phy2log, topology)
+
+
+def distance(topology: Topology, gpu: int, other: int) -> int:
+    """0 on one GPU, 1 on one node, else 2."""
+    if gpu == other:
+        return 0
+    return 1 if gpu // topology.gpus_per_node == other // topology.gpus_per_node else 2
+
+
+def make_moves(old: Plan, new: Plan) -> np.ndarray:
+    """Carry the moves out step by step, and check each of them; returns what the slots hold."""
+    topology = new.topology
+    gpu_of_slot = topology.gpu_of_slot
+    held = old.phy2log.copy()
+    held[:, (topology.active_slots == 0)[gpu_of_slot]] = -1
+    had = [set(row[row >= 0].tolist()) for row in held]
+    for (layer, _), step in groupby(new.moves_from(old), key=lambda move: (move.layer, move.step)):
+        moves = list(step)
+        row = held[layer]
+        for move in moves:
+            assert move.gpu == gpu_of_slot[move.slot]
+            holders = np.flatnonzero(row == move.expert)
+            if move.source_slot < 0:
+                assert move.source_gpu == -1
+                assert holders.size == 0
+                continue
+            assert move.source_gpu == gpu_of_slot[move.source_slot]
+            assert move.source_slot in holders
+            nearest = min(distance(topology, move.gpu, gpu_of_slot[s]) for s in holders)
+            assert distance(topology, move.gpu, move.source_gpu) == nearest
+        for move in moves:
+            row[move.slot] = move.expert
+        assert had[layer] <= set(row.tolist())
+    return held
+
+
+def random_topology(generator) -> Topology:
+    num_nodes = int(generator.integers(1, 4))
+    num_gpus = num_nodes * int(generator.integers(1, 4))
+    num_experts = int(generator.integers(1, 10))
+    slots = generator.multinomial(
+        num_experts + int(generator.integers(0, 6)), [1 / num_gpus] * num_gpus
+    )
+    return Topology(num_experts, int(slots.sum()), num_gpus, num_nodes, gpu_slots=slots)
+
+
+def test_moves_lead_from_any_plan_to_any_other() -> None:
+    generator = np.random.default_rng(1)
+    for _ in range(fewer(400, 60)):
+        topology = random_topology(generator)
+        old, new = (random_plan(generator, 3, topology) for _ in range(2))
+        held = make_moves(old, new)
+        filled = new.phy2log >= 0
+        assert np.array_equal(held[filled], new.phy2log[filled])
+
+
+def test_lost_gpus_are_no_source() -> None:
+    generator = np.random.default_rng(2)
+    from_storage = 0
+    for _ in range(fewer(200, 40)):
+        whole = Topology(6, 12, 4, 2)
+        gpus = generator.permutation(4)[: generator.integers(2, 4)]
+        fewer_gpus = Topology(6, 12, 4, 2, active_gpus=gpus)
+        old, new = random_plan(generator, 2, whole), random_plan(generator, 2, fewer_gpus)
+        make_moves(old, new)
+        moves = new.moves_from(old)
+        from_storage += int((moves.source_gpu < 0).sum())
+        assert np.isin(moves.source_gpu, [-1, *gpus.tolist()]).all()
+        make_moves(new, old)  # and back, to GPUs that hold nothing
+    assert from_storage > 0
+
+
+def test_a_swap_is_one_step() -> None:
+    topology = Topology(2, 2, 2)
+    moves = plan_of([[1, 0]], topology).moves_from(plan_of([[0, 1]], topology))
+    assert sorted(moves) == [
+        Move(layer=0, expert=0, gpu=1, slot=1, source_gpu=0, source_slot=0, step=0),
+        Move(layer=0, expert=1, gpu=0, slot=0, source_gpu=1, source_slot=1, step=0),
+    ]
+
+
+def test_a_chain_is_made_from_its_end() -> None:
+    topology = Topology(2, 3, 3)
+    moves = plan_of([[1, 1, 0]], topology).moves_from(plan_of([[0, 1, 1]], topology))
+    assert [(move.expert, move.slot, move.step) for move in moves] == [(0, 2, 0), (1, 0, 1)]
+
+
+def test_no_moves_from_a_plan_to_itself() -> None:
+    topology = Topology(8, 12, 4)
+    plan = eplb_np.in_order_plan(2, topology)
+    moves = plan.moves_from(plan)
+    assert (len(moves), moves.num_fetched, list(moves)) == (0, 0, [])
+
+
+def test_moves_within_a_gpu_are_not_fetched() -> None:
+    topology = Topology(2, 4, 2)
+    moves = plan_of([[1, 0, 0, 1]], topology).moves_from(plan_of([[0, 1, 0, 1]], topology))
+    assert (len(moves), moves.num_fetched) == (2, 0)
+    assert repr(moves) == "Moves(2, of which 0 from another GPU or storage)"
+
+
+@pytest.mark.parametrize(
+    "other", [Topology(8, 12, 6), Topology(6, 12, 4), Topology(8, 12, 4, gpu_slots=[2, 4, 3, 3])]
+)
+def test_plans_of_other_slots_are_refused(other) -> None:
+    with refused("no moves lead from", "same layers, experts and slots"):
+        eplb_np.in_order_plan(2, Topology(8, 12, 4)).moves_from(eplb_np.in_order_plan(2, other))
