@@ -4,9 +4,10 @@ Loads come in, a plan comes out, and the plan goes where it is used. Modules who
 with an underscore are private.
 """
 
-from eplb_np import workloads
+from eplb_np import replay, workloads
 from eplb_np._warmup import warmup
 from eplb_np.bounds import lower_bound
+from eplb_np.mending import MoveLimits
 from eplb_np.metrics import (
     balancedness,
     gpu_load,
@@ -14,17 +15,24 @@ from eplb_np.metrics import (
     moved_replicas,
     replica_load,
 )
+from eplb_np.moves import Move, Moves
 from eplb_np.packing import balanced_packing
 from eplb_np.plan import Plan
 from eplb_np.planning import in_order_plan, make_plan
 from eplb_np.rebalance import rebalance_experts, rebalance_experts_hierarchical
+from eplb_np.rebalancer import Proposal, Rebalancer
 from eplb_np.replication import replicate_experts
 from eplb_np.topology import Topology
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Move",
+    "MoveLimits",
+    "Moves",
     "Plan",
+    "Proposal",
+    "Rebalancer",
     "Topology",
     "balanced_packing",
     "balancedness",
@@ -36,6 +44,7 @@ __all__ = [
     "moved_replicas",
     "rebalance_experts",
     "rebalance_experts_hierarchical",
+    "replay",
     "replica_load",
     "replicate_experts",
     "warmup",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 # Arrays of the state whose entries may be negative.
 SIGNED = ("trend", "step", "covariance")
+
+
+class Expected(NamedTuple):
+    """What a forecast says of the coming window."""
+
+    load: NDArray[np.float64]  # [L, E]
+    noise: float
+    turnover: float
 
 
 class LoadForecast:
@@ -114,6 +122,11 @@ class LoadForecast:
         observe_windows(self._state, windows)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Layers and experts, (L, E)."""
+        return self._state.level.shape
+
+    @property
     def num_windows(self) -> int:
         """Windows with load that have been taken in."""
         from eplb_np.kernels.forecast_state import WINDOWS
@@ -166,6 +179,10 @@ class LoadForecast:
             return 0.5
         error, noise = state.value[ERROR], state.value[NOISE]
         return float(min(error / (error + noise), np.median(state.gain[:known])))
+
+    def expected(self) -> Expected:
+        """Return load, noise and turnover as they are now."""
+        return Expected(self.load, self.noise, self.turnover)
 
     @property
     def windows_used(self) -> float:

@@ -109,6 +109,8 @@ def make_plan(
     >>> make_plan([[10, 30, 90, 10]], current=plan, policy="refined").phy2log.tolist()
     [[2, 0, 3, 2, 1, 2]]
     """
+    if current is not None and not isinstance(current, Plan):
+        raise ValueError(f"current={current!r} is no Plan: give the plan in use, or Plan.load it")
     history = as_history(load, "load")
     num_layers, num_experts = history.shape[1:]
     sizes = _sizes(
@@ -134,7 +136,9 @@ def make_plan(
         if current is None:
             maps = make_maps(forecast.load.astype(np.float32), sizes, policy, num_threads)
         else:
-            maps = mend_maps(forecast, current.phy2log, sizes, limits or MoveLimits(), num_threads)
+            maps = mend_maps(
+                forecast.expected(), current.phy2log, sizes, limits or MoveLimits(), num_threads
+            )
     if integer != np.int64:
         maps = Maps(*(array.astype(integer) for array in maps))
     return Plan._of_maps(maps, sizes, policy, ids)
@@ -183,8 +187,6 @@ def _sizes(
 
 def check_current(current: Plan, num_layers: int, sizes: Topology, policy: str) -> None:
     """Raise ``ValueError`` unless a plan in use can be mended for these sizes."""
-    if not isinstance(current, Plan):
-        raise ValueError(f"current={current!r} is no Plan: give the plan in use, or Plan.load it")
     if policy != "refined":
         raise ValueError(
             f"policy={policy!r} plans from scratch and takes no current plan: "

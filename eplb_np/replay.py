@@ -192,13 +192,15 @@ def mending(topology: Topology, limits: MoveLimits | None = None) -> Planner:
         For one `replay`: it remembers what it has seen.
     """
     rebalancer: Rebalancer | None = None
+    seen = 0
 
     def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
-        nonlocal rebalancer
+        nonlocal rebalancer, seen
         if rebalancer is None:
             rebalancer = Rebalancer(topology, history.shape[1], limits=limits)
-        for window in history[rebalancer.num_windows :]:
+        for window in history[seen:]:
             rebalancer.observe(window)
+        seen = len(history)
         return rebalancer.propose().plan
 
     return plan

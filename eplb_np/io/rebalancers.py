@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,8 +38,9 @@ def write_rebalancer(rebalancer: Rebalancer, path: str | os.PathLike[str]) -> No
         "plan_topology": None if current is None else dataclasses.asdict(current.topology),
         "policy": None if current is None else current.policy,
     }
-    forecast = rebalancer._forecast.state_dict()
-    arrays = {FORECAST + name: array for name, array in forecast.items()}
+    arrays: dict[str, Any] = {
+        FORECAST + name: array for name, array in rebalancer._forecast.state_dict().items()
+    }
     if current is not None:
         arrays.update({name: getattr(current, name) for name in PLAN})
 
@@ -68,8 +69,9 @@ def read_rebalancer(path: str | os.PathLike[str]) -> Rebalancer:
         )
         if content["plan_topology"] is not None:
             topology = Topology(**content["plan_topology"])
-            arrays = (content[name] for name in PLAN)
-            rebalancer.use(Plan(*arrays, topology, content["policy"], content["moe_layer_ids"]))
+            phy2log, phyrank = (content[name] for name in PLAN)
+            ids = content["moe_layer_ids"]
+            rebalancer.use(Plan(phy2log, phyrank, topology, content["policy"], ids))
         state = {
             name.removeprefix(FORECAST): array
             for name, array in content.items()

@@ -213,15 +213,13 @@ def _mend_node(
     scratch: MendScratch,
     again: ReplanScratch,
 ) -> None:
-    """Fill, part and move on the grid, and take it all back where the longest time would grow.
+    """Move on the grid as far as it pays, and take it back where the longest time would grow.
 
     The search allows for noise by a margin on every replica's load. What is promised is the
     expected load, without it.
     """
     grid = scratch.grid
     budget = scratch.node_budget
-    fill_empty_slots(grid, budget)
-    part_doubled(grid, budget)
     copy_slots(grid.expert, scratch.kept)
     for i in range(budget.shape[0]):
         scratch.kept_budget[i] = budget[i]
@@ -268,12 +266,17 @@ def _mend_layer(
     for g in range(num_gpus):
         if gpus.size[g] > 0:
             num_active += 1
+    find_homes(regrouping, phy2log, gpus.first_slot)
+    for n in range(num_nodes):
+        _load_node(n, regrouping.home, gpus, budget, phy2log, scratch)
+        fill_empty_slots(scratch.grid, scratch.node_budget)
+        part_doubled(scratch.grid, scratch.node_budget)
+        _store_node(n, gpus, budget, phy2log, scratch)
     for slot in range(phy2log.shape[0]):
         scratch.seated[slot] = phy2log[slot]
     for i in range(num_gpus + 1):
         scratch.layer_budget[i] = budget[i]
     before = _layer_time(phy2log, gpus, scratch)
-    find_homes(regrouping, phy2log, gpus.first_slot)
     sum_groups(regrouping, scratch.weight)
     if num_nodes > 1:
         tau = tau_of(stakes.noise * speed, num_active)
@@ -285,7 +288,7 @@ def _mend_layer(
         _load_node(n, regrouping.home, gpus, budget, phy2log, scratch)
         _mend_node(n, stakes, speed, price, num_active, regrouping, scratch, again)
         _store_node(n, gpus, budget, phy2log, scratch)
-    # Groups that swap nodes, and slots that are filled, can make a GPU slower after all.
+    # Groups that swap nodes can make a GPU slower after all.
     if _layer_time(phy2log, gpus, scratch) > before * (1.0 + ROUNDING):
         for slot in range(phy2log.shape[0]):
             phy2log[slot] = scratch.seated[slot]

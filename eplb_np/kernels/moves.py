@@ -5,12 +5,27 @@ Letters: L layers, E logical experts, P slots, D GPUs, M moves.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+
 from eplb_np._jit import entry, kernel
 from eplb_np._types import Bools, Int, Ints
 from eplb_np.kernels.grid import EMPTY
 
 NOWHERE = EMPTY
 """Source of an expert that no active GPU holds."""
+
+
+class Slots(NamedTuple):
+    """What the slots of one layer hold while its moves are made."""
+
+    held: Ints  # [P] int64
+    copies: Ints  # [E] int64, slots that hold each expert
+    pending: Bools  # [P] bool, slots that are still to fetch
+    wanted: Ints  # [P] int64, what they are to hold in the end
+    first_slot: Ints  # [D + 1] int64
+    gpus_per_node: Int
 
 
 @entry
@@ -31,14 +46,14 @@ def list_moves(
     Out: ``moves`` [L P, 5] with layer, expert, slot, source slot and step of each; returns M.
     Scratch: ``held`` [P], ``copies`` [E], ``pending`` [P]. O(L P + M P).
 
-    A fetch overwrites what its slot holds. It is made as soon as that has a copy elsewhere. When
-    there is no such fetch left, each that remains overwrites a last copy, which is fetched by
-    another that remains: following these leads round a circle, whose fetches make up one step.
+    A fetch overwrites what its slot holds. It is made as soon as nobody needs that any more: no
+    slot of the same GPU, and, for a last copy, no slot at all. When there is no such fetch left,
+    each that remains overwrites what another that remains is to fetch: following these leads
+    round a circle, whose fetches make up one step.
     """
     num_moves: Int = 0
     for layer in range(old.shape[0]):
-        for e in range(copies.shape[0]):
-            copies[e] = 0
+        copies[:] = 0
         for g in range(size.shape[0]):
             for slot in range(first_slot[g], first_slot[g + 1]):
                 there = slot < first_slot[g] + size[g]
@@ -46,27 +61,28 @@ def list_moves(
                 if held[slot] != EMPTY:
                     copies[held[slot]] += 1
                 pending[slot] = new[layer, slot] != EMPTY and new[layer, slot] != held[slot]
+        state = Slots(held, copies, pending, new[layer], first_slot, gpus_per_node)
         step = 0
-        progress = True
-        while progress:
+        waiting: Int = 0
+        while waiting >= 0:
+            waiting = -1
             progress = False
-            for slot in range(held.shape[0]):
-                if pending[slot] and (held[slot] == EMPTY or copies[held[slot]] > 1):
+            for g in range(size.shape[0]):
+                for slot in range(first_slot[g], first_slot[g + 1]):
+                    if not pending[slot]:
+                        continue
+                    if _who_needs(state, slot, g) >= 0:
+                        waiting = slot
+                        continue
                     e: Int = new[layer, slot]
-                    source = _nearest_holder(held, e, slot, first_slot, gpus_per_node)
-                    _note(moves, num_moves, layer, e, slot, source, step)
+                    _note(moves, num_moves, layer, e, slot, _nearest_holder(state, e, g), step)
+                    _overwrite(state, slot, e)
                     num_moves += 1
                     step += 1
-                    _overwrite(held, copies, pending, slot, e)
                     progress = True
-            if not progress:
-                start = _on_a_circle(held, pending, new[layer])
-                if start >= 0:
-                    num_moves = _go_round(
-                        held, copies, pending, new[layer], moves, num_moves, layer, start, step
-                    )
-                    step += 1
-                    progress = True
+            if waiting >= 0 and not progress:
+                num_moves = _go_round(state, moves, num_moves, layer, waiting, step)
+                step += 1
     return num_moves
 
 
@@ -82,87 +98,84 @@ def _note(
 
 
 @kernel
-def _overwrite(held: Ints, copies: Ints, pending: Bools, slot: Int, e: Int) -> None:
+def _overwrite(state: Slots, slot: Int, e: Int) -> None:
     """Put expert ``e`` into a slot."""
-    if held[slot] != EMPTY:
-        copies[held[slot]] -= 1
-    held[slot] = e
-    copies[e] += 1
-    pending[slot] = False
+    if state.held[slot] != EMPTY:
+        state.copies[state.held[slot]] -= 1
+    state.held[slot] = e
+    state.copies[e] += 1
+    state.pending[slot] = False
 
 
 @kernel
-def _nearest_holder(held: Ints, e: Int, slot: Int, first_slot: Ints, gpus_per_node: Int) -> Int:
-    """Slot that holds an expert: on the same GPU, the same node, or any, the first of equals."""
-    num_gpus = first_slot.shape[0] - 1
-    gpu = 0
-    while first_slot[gpu + 1] <= slot:
+def _gpu_of(state: Slots, slot: Int) -> Int:
+    gpu: Int = 0
+    while state.first_slot[gpu + 1] <= slot:
         gpu += 1
-    first_gpu = gpu // gpus_per_node * gpus_per_node
-    found = _first_holder(held, e, first_slot[gpu], first_slot[gpu + 1])
+    return gpu
+
+
+@kernel
+def _nearest_holder(state: Slots, e: Int, gpu: Int) -> Int:
+    """Slot that holds an expert: on the GPU, its node, or any, the first of equals."""
+    ends = state.first_slot
+    found = _first_holder(state, e, ends[gpu], ends[gpu + 1])
     if found < 0:
-        last_gpu = first_gpu + gpus_per_node
-        found = _first_holder(held, e, first_slot[first_gpu], first_slot[last_gpu])
+        first_gpu = gpu // state.gpus_per_node * state.gpus_per_node
+        found = _first_holder(state, e, ends[first_gpu], ends[first_gpu + state.gpus_per_node])
     if found < 0:
-        found = _first_holder(held, e, first_slot[0], first_slot[num_gpus])
+        found = _first_holder(state, e, 0, state.held.shape[0])
     return found
 
 
 @kernel
-def _first_holder(held: Ints, e: Int, start: Int, stop: Int) -> Int:
+def _first_holder(state: Slots, e: Int, start: Int, stop: Int) -> Int:
     for slot in range(start, stop):
-        if held[slot] == e:
+        if state.held[slot] == e:
             return slot
     return NOWHERE
 
 
 @kernel
-def _fetcher(pending: Bools, new: Ints, e: Int) -> Int:
-    """Slot that is still to fetch an expert."""
-    for slot in range(new.shape[0]):
-        if pending[slot] and new[slot] == e:
+def _who_needs(state: Slots, slot: Int, gpu: Int) -> Int:
+    """Slot that is still to fetch what ``slot`` of ``gpu`` holds, from there; -1 if none."""
+    e = state.held[slot]
+    if e == EMPTY:
+        return -1
+    start = state.first_slot[gpu]
+    stop = state.first_slot[gpu + 1]
+    alone = True
+    for other in range(start, stop):
+        alone = alone and (other == slot or state.held[other] != e)
+    local = _first_fetcher(state, e, start, stop) if alone else np.int64(-1)
+    if local >= 0 or state.copies[e] > 1:
+        return local
+    return _first_fetcher(state, e, 0, state.held.shape[0])
+
+
+@kernel
+def _first_fetcher(state: Slots, e: Int, start: Int, stop: Int) -> Int:
+    for slot in range(start, stop):
+        if state.pending[slot] and state.wanted[slot] == e:
             return slot
     return -1
 
 
 @kernel
-def _on_a_circle(held: Ints, pending: Bools, new: Ints) -> Int:
-    """Find a slot on a circle of fetches that overwrite what the next one needs; -1 if none."""
-    slot: Int = -1
-    for i in range(new.shape[0]):
-        if pending[i]:
-            slot = i
-            break
-    if slot < 0:
-        return -1
-    for _ in range(new.shape[0]):  # whatever path leads to the circle is behind by then
-        slot = _fetcher(pending, new, held[slot])
-    return slot
-
-
-@kernel
 def _go_round(
-    held: Ints,
-    copies: Ints,
-    pending: Bools,
-    new: Ints,
-    moves: Ints,
-    num_moves: Int,
-    layer: Int,
-    start: Int,
-    step: Int,
+    state: Slots, moves: Ints, num_moves: Int, layer: Int, waiting: Int, step: Int
 ) -> Int:
-    """Make the fetches of one circle, all in one step; returns the number of moves."""
+    """Make the fetches of a circle that a slot's leads to, in one step; returns the moves."""
+    start = waiting
+    for _ in range(state.held.shape[0]):  # whatever path leads to the circle is behind by then
+        start = _who_needs(state, start, _gpu_of(state, start))
+    first = num_moves
     source = start
-    while True:
-        slot = _fetcher(pending, new, held[source])
-        _note(moves, num_moves, layer, held[source], slot, source, step)
+    while num_moves == first or source != start:
+        slot = _who_needs(state, source, _gpu_of(state, source))
+        _note(moves, num_moves, layer, state.held[source], slot, source, step)
         num_moves += 1
         source = slot
-        if slot == start:
-            break
-    for i in range(num_moves - 1, -1, -1):
-        if moves[i, 0] != layer or moves[i, 4] != step:
-            break
-        _overwrite(held, copies, pending, moves[i, 2], moves[i, 1])
+    for i in range(first, num_moves):
+        _overwrite(state, moves[i, 2], moves[i, 1])
     return num_moves

@@ -15,7 +15,7 @@ from eplb_np.kernels.decisions import (
     key_index,
     lightest_first,
 )
-from eplb_np.kernels.grid import Grid, clear_grid, pair_time, put, replica_load, swap
+from eplb_np.kernels.grid import EMPTY, Grid, clear_grid, pair_time, put, replica_load, swap
 
 
 @kernel
@@ -115,22 +115,27 @@ def part_duplicates(grid: Grid) -> None:
     for g in range(grid.size.shape[0]):
         for row in range(grid.size[g]):
             if grid.held[g, grid.expert[row, g]] > 1:
-                _part(grid, row, g)
+                _, k, other = best_parting(grid, row, g)
+                if k >= 0:
+                    swap(grid, row, g, other, k)
 
 
 @kernel
-def _part(grid: Grid, row: Int, g: Int) -> None:
-    """Swap one doubled replica away, for the smallest longest time of the two GPUs."""
+def best_parting(grid: Grid, row: Int, g: Int) -> tuple[float, Int, Int]:
+    """Swap of a doubled replica that leaves the smallest longest time of the two GPUs.
+
+    Returns that time, the other GPU and its row; the GPU is -1 where no swap parts the two.
+    """
     a = grid.expert[row, g]
     best = np.inf
-    best_k = -1
-    best_row = -1
+    best_k: Int = -1
+    best_row: Int = -1
     for k in range(grid.size.shape[0]):
         if grid.held[k, a] > 0:
             continue
         for other in range(grid.size[k]):
             b = grid.expert[other, k]
-            if grid.held[g, b] > 0 and grid.held[k, b] < 2:
+            if b == EMPTY or (grid.held[g, b] > 0 and grid.held[k, b] < 2):
                 continue
             time = pair_time(grid, row, g, other, k)
             if grid.held[g, b] > 0:  # moves the double of b here: only if nothing else helps
@@ -139,5 +144,4 @@ def _part(grid: Grid, row: Int, g: Int) -> None:
                 best = time
                 best_k = k
                 best_row = other
-    if best_k >= 0:
-        swap(grid, row, g, best_row, best_k)
+    return best, best_k, best_row

@@ -272,7 +272,7 @@ def _refill(
         placed[e] = 0
     for _ in range(num_slots - group_size):
         neediest: Int = first
-        for e in range(first, first + group_size):
+        for e in range(first + 1, first + group_size):
             if weight[e] * logcnt[neediest] > weight[neediest] * logcnt[e]:
                 neediest = e
         logcnt[neediest] += 1
@@ -283,10 +283,10 @@ def _refill(
                 heaviest < 0 or weight[e] / logcnt[e] > weight[heaviest] / logcnt[heaviest]
             ):
                 heaviest = e
-        g, slot = _lightest_opening(regrouping, phy2log, first_slot, size, node, heaviest)
-        phy2log[slot] = heaviest
+        lightest, opening = _lightest_opening(regrouping, phy2log, first_slot, size, node, heaviest)
+        phy2log[opening] = heaviest
         placed[heaviest] += 1
-        gpu_load[g] += weight[heaviest] / logcnt[heaviest]
+        gpu_load[lightest] += weight[heaviest] / logcnt[heaviest]
 
 
 @kernel

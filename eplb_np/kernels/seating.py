@@ -12,7 +12,8 @@ import numpy as np
 from eplb_np._jit import kernel
 from eplb_np._types import Int, Ints
 from eplb_np.kernels.gifts import give_slot
-from eplb_np.kernels.grid import EMPTY, Grid, longest_time
+from eplb_np.kernels.grid import EMPTY, Grid, longest_time, swap
+from eplb_np.kernels.placement import best_parting
 
 LAST_RESORT = 1e9
 """Makes a seat on a GPU without budget worse than any on one that has some."""
@@ -76,43 +77,76 @@ def _best_seat(grid: Grid, budget: Ints) -> tuple[Int, Int]:
 
 @kernel
 def fill_empty_slots(grid: Grid, budget: Ints) -> None:
-    """Give what is empty to the experts with the heaviest replicas, as far as the budget goes."""
+    """Give each empty slot an expert that its GPU does not hold, as far as the budget goes.
+
+    The one with the heaviest replicas that does not make this GPU the slowest; where all would,
+    the one that adds least.
+    """
     for g in range(grid.size.shape[0]):
         for row in range(grid.size[g]):
             if grid.expert[row, g] == EMPTY and may_fetch(budget, g):
-                e = _neediest(grid, g)
-                give_slot(grid, row, g, e if e >= 0 else grid.expert[0, g])
+                give_slot(grid, row, g, _most_relieved(grid, g))
                 charge(budget, g)
 
 
 @kernel
-def part_doubled(grid: Grid, budget: Ints) -> None:
-    """Give the slots of doubled replicas to experts that their GPUs do not hold.
+def _most_relieved(grid: Grid, g: Int) -> Int:
+    """Expert for one more slot of GPU g, see `fill_empty_slots`."""
+    room = longest_time(grid) / grid.slowness[g] - grid.gpu_load[g]
+    best = -1.0
+    found: Int = -1
+    lightest = np.inf
+    last_resort: Int = 0
+    for e in range(grid.weight.shape[0]):
+        if grid.logcnt[e] == 0:
+            continue
+        added = grid.weight[e] / (grid.logcnt[e] + 1)
+        new_here = grid.held[g, e] == 0
+        if new_here and added <= room and grid.weight[e] / grid.logcnt[e] > best:
+            best = grid.weight[e] / grid.logcnt[e]
+            found = e
+        if not new_here:  # of use only as the last resort
+            added += LAST_RESORT
+        if added < lightest:
+            lightest = added
+            last_resort = e
+    return found if found >= 0 else last_resort
 
-    Two replicas of one expert on a GPU do the work of one. A slot changes hands only where the
-    longest time does not grow by it, and as far as the budget goes.
+
+@kernel
+def part_doubled(grid: Grid, budget: Ints) -> None:
+    """Part the replicas of one expert that share a GPU, where no time gets longest by it.
+
+    Two replicas of one expert on a GPU do the work of one. The slot of the second goes to the
+    expert with the heaviest replicas of those that the GPU does not hold, or the replica changes
+    places with one of another GPU; as far as the budget goes.
     """
+    last = budget.shape[0] - 1
     for g in range(grid.size.shape[0]):
         for row in range(grid.size[g]):
             a = grid.expert[row, g]
             if a == EMPTY or grid.held[g, a] < 2 or not may_fetch(budget, g):
                 continue
-            b = _neediest(grid, g)
-            if b < 0:
-                continue
             longest = longest_time(grid)
-            give_slot(grid, row, g, b)
-            if longest_time(grid) > longest:
+            b = _neediest(grid, g)
+            if b >= 0:
+                give_slot(grid, row, g, b)
+                if longest_time(grid) <= longest:
+                    charge(budget, g)
+                    continue
                 give_slot(grid, row, g, a)
-            else:
+            time, k, other = best_parting(grid, row, g)
+            if k >= 0 and time <= longest and may_fetch(budget, k) and budget[last] > 1:
+                swap(grid, row, g, other, k)
                 charge(budget, g)
+                charge(budget, k)
 
 
 @kernel
 def _neediest(grid: Grid, g: Int) -> Int:
     """Expert with the heaviest replicas among those that GPU g does not hold; -1 if none."""
     best = -1.0
-    found = -1
+    found: Int = -1
     for e in range(grid.weight.shape[0]):
         if grid.held[g, e] == 0 and grid.logcnt[e] > 0:
             load = grid.weight[e] / grid.logcnt[e]
