@@ -64,11 +64,12 @@ class MoveLimits:
         for name in ("price", "tolerance"):
             object.__setattr__(self, name, as_amount(name, getattr(self, name)))
 
-    def budget(self, num_gpus: int) -> NDArray[np.int64]:
-        """Return the fetches that each GPU, and in the last place all together, may make."""
-        budget = np.full(num_gpus + 1, UNLIMITED if self.per_gpu is None else self.per_gpu)
-        budget[-1] = UNLIMITED if self.total is None else self.total
-        return budget
+
+def fetch_budget(limits: MoveLimits, num_gpus: int) -> NDArray[np.int64]:
+    """Return the fetches that each GPU, and in the last place all together, may make."""
+    budget = np.full(num_gpus + 1, UNLIMITED if limits.per_gpu is None else limits.per_gpu)
+    budget[-1] = UNLIMITED if limits.total is None else limits.total
+    return budget
 
 
 def mend_maps(
@@ -100,7 +101,7 @@ def mend_maps(
     phyrank = np.empty((num_layers, num_slots), np.int64)
     logcnt = np.empty((num_layers, num_experts), np.int64)
     excess = np.empty(num_layers)
-    budget = limits.budget(topology.num_gpus)
+    budget = fetch_budget(limits, topology.num_gpus)
     seat_layers(load, *sizes, budget, phy2log, excess)
 
     limited = limits.total is not None or limits.per_gpu is not None

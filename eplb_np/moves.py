@@ -13,7 +13,13 @@ from eplb_np.topology import Topology
 
 
 class Move(NamedTuple):
-    """One fetch: as in `Moves`, with plain ints."""
+    """One fetch.
+
+    Parameters
+    ----------
+    layer, expert, gpu, slot, source_gpu, source_slot, step : int
+        As in `Moves`.
+    """
 
     layer: int
     expert: int

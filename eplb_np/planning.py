@@ -109,8 +109,8 @@ def make_plan(
     >>> make_plan([[10, 30, 90, 10]], current=plan, policy="refined").phy2log.tolist()
     [[2, 0, 3, 2, 1, 2]]
     """
-    if current is not None and not isinstance(current, Plan):
-        raise ValueError(f"current={current!r} is no Plan: give the plan in use, or Plan.load it")
+    if current is not None:
+        check_is_plan(current)
     history = as_history(load, "load")
     num_layers, num_experts = history.shape[1:]
     sizes = _sizes(
@@ -183,6 +183,12 @@ def _sizes(
             f"num_experts={topology.num_experts}: give a Topology of {num_experts} experts"
         )
     return topology if active_gpus is None else replace(topology, active_gpus=active_gpus)
+
+
+def check_is_plan(current: Plan) -> None:
+    """Raise ``ValueError`` where something else than a plan is said to be in use."""
+    if not isinstance(current, Plan):
+        raise ValueError(f"current={current!r} is no Plan: give the plan in use, or Plan.load it")
 
 
 def check_current(current: Plan, num_layers: int, sizes: Topology, policy: str) -> None:

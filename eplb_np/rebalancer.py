@@ -16,7 +16,7 @@ from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.mending import MoveLimits, mend_maps
 from eplb_np.moves import Moves
 from eplb_np.plan import Plan, check_layer_ids
-from eplb_np.planning import as_integer_type, check_current
+from eplb_np.planning import as_integer_type, check_current, check_is_plan
 from eplb_np.policies import Maps, make_maps
 from eplb_np.topology import Topology
 
@@ -106,6 +106,8 @@ class Rebalancer:
             raise ValueError(f"topology={topology!r} is no Topology: make one of the sizes")
         if num_layers is None and current is None:
             raise ValueError("neither num_layers nor a current plan is given: give one of them")
+        if current is not None:
+            check_is_plan(current)
         layers = current.num_layers if current and num_layers is None else num_layers
         self._num_layers = as_size("num_layers", layers)  # type: ignore[arg-type]
         self._topology = topology
@@ -218,6 +220,7 @@ class Rebalancer:
         ValueError
             If it is of others.
         """
+        check_is_plan(plan)
         check_current(plan, self._num_layers, self._topology, "refined")
         self._current = plan
 

@@ -177,7 +177,18 @@ class Topology:
         check_multiple("num_groups", self.num_groups, "num_nodes", self.num_nodes)
 
     def check_plain(self, policy: str) -> None:
-        """Raise ``ValueError`` where GPUs differ or are gone, which ``policy`` cannot plan for."""
+        """Raise ``ValueError`` where GPUs differ or are gone, which ``policy`` cannot plan for.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a policy other than the refined one.
+
+        Raises
+        ------
+        ValueError
+            As said.
+        """
         if self._is_plain:
             return
         hint = "policy='refined' can plan for that"

@@ -87,9 +87,9 @@ BAD_LOADS = {
     "sum beyond float32": (with_values(1e38, 1e38), ["layer 1", "sum", "2**127", "scale"]),
     "0-D": (5.0, ["0 dimension", "[layers, "]),
     "1-D": (LOAD[0], ["1 dimension", "(12,)", "[layers, ", "[None, :]"]),
-    "3-D": (LOAD[None], ["3 dimension", "(1, 6, 12)", "[layers, ", "sum or select"]),
-    "no layers": (LOAD[:0], ["(0, 12)", "at least one layer"]),
-    "no experts": (LOAD[:, :0], ["(6, 0)", "at least one layer"]),
+    "4-D": (LOAD[None, None], ["4 dimension", "(1, 1, 6, 12)", "layers, "]),
+    "no layers": (LOAD[:0], ["0, 12)", "at least one layer"]),
+    "no experts": (LOAD[:, :0], ["6, 0)", "at least one layer"]),
     "complex": (LOAD.astype(complex), ["complex128", "real number", "give integers or"]),
     "strings": (LOAD.astype(str), ["<U", "real number"]),
     "objects": (LOAD.astype(object), ["object", "real number"]),
@@ -107,6 +107,12 @@ def test_bad_loads_are_refused(kind, call, no_kernel):
     load, parts = BAD_LOADS[kind]
     with refused(*parts):
         call(load)
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call is not plan])
+def test_windows_are_only_planned_from(call, no_kernel):
+    with refused("3 dimension", "(1, 6, 12)", "[layers, ", "sum or select"):
+        call(LOAD[None])
 
 
 MEASURES = ["gpu_load", "balancedness", "replica_balancedness", "lower_bound"]
