@@ -188,7 +188,10 @@ def _sizes(
 def check_is_plan(current: Plan) -> None:
     """Raise ``ValueError`` where something else than a plan is said to be in use."""
     if not isinstance(current, Plan):
-        raise ValueError(f"current={current!r} is no Plan: give the plan in use, or Plan.load it")
+        raise ValueError(
+            f"current is of type {type(current).__name__}, which is no Plan: give the plan in use, "
+            "or Plan.load it"
+        )
 
 
 def check_current(current: Plan, num_layers: int, sizes: Topology, policy: str) -> None:

@@ -103,7 +103,10 @@ class Rebalancer:
         moe_layer_ids: Sequence[int] | None = None,
     ) -> None:
         if not isinstance(topology, Topology):
-            raise ValueError(f"topology={topology!r} is no Topology: make one of the sizes")
+            raise ValueError(
+                f"topology is of type {type(topology).__name__}, which is no Topology: make one of "
+                "the sizes"
+            )
         if num_layers is None and current is None:
             raise ValueError("neither num_layers nor a current plan is given: give one of them")
         if current is not None:
