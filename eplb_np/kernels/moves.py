@@ -108,11 +108,12 @@ def _overwrite(state: Slots, slot: Int, e: Int) -> None:
 
 
 @kernel
-def _gpu_of(state: Slots, slot: Int) -> Int:
+def _next_to_need(state: Slots, slot: Int) -> Int:
+    """`_who_needs`, with the slot's GPU looked up."""
     gpu: Int = 0
     while state.first_slot[gpu + 1] <= slot:
         gpu += 1
-    return gpu
+    return _who_needs(state, slot, gpu)
 
 
 @kernel
@@ -166,13 +167,15 @@ def _go_round(
     state: Slots, moves: Ints, num_moves: Int, layer: Int, waiting: Int, step: Int
 ) -> Int:
     """Make the fetches of a circle that a slot's leads to, in one step; returns the moves."""
-    start = waiting
-    for _ in range(state.held.shape[0]):  # whatever path leads to the circle is behind by then
-        start = _who_needs(state, start, _gpu_of(state, start))
+    start = _next_to_need(state, waiting)
+    ahead = _next_to_need(state, start)
+    while start != ahead:  # one goes twice as fast as the other: they meet on the circle
+        start = _next_to_need(state, start)
+        ahead = _next_to_need(state, _next_to_need(state, ahead))
     first = num_moves
     source = start
     while num_moves == first or source != start:
-        slot = _who_needs(state, source, _gpu_of(state, source))
+        slot = _next_to_need(state, source)
         _note(moves, num_moves, layer, state.held[source], slot, source, step)
         num_moves += 1
         source = slot
