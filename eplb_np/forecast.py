@@ -204,7 +204,7 @@ class LoadForecast:
 
     @property
     def recalled(self) -> bool:
-        """Whether, in the last window, an earlier workload was taken up again."""
+        """Whether the last window was taken for the return of an earlier workload."""
         from eplb_np.kernels.forecast_state import RECALLED
 
         return bool(self._state.counts[RECALLED])

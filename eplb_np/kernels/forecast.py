@@ -30,178 +30,50 @@ Letters: W windows, L layers, E logical experts.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
-
-from eplb_np._jit import allocator, entry, kernel
-from eplb_np._types import Doubles, Floats, Int, Ints
+from eplb_np._jit import entry, kernel
+from eplb_np._types import Doubles, Floats, Int
+from eplb_np.kernels.forecast_jumps import is_jump, jump, settle
+from eplb_np.kernels.forecast_rows import (
+    add_distance,
+    add_up_energies,
+    copy_row,
+    move_ahead,
+    move_level,
+    row_total,
+    scale_row,
+    take_step,
+    unexplained,
+)
 from eplb_np.kernels.forecast_state import (
+    AHEAD_2,
+    AHEAD_4,
     AHEAD_ERROR,
     AHEAD_SCORE,
-    BELIEVED,
-    CAUTION,
+    BACK,
     COMPARED,
-    DOUBTED,
     ERROR,
     FRESHNESS,
     GAIN,
-    JUMP,
     LEAST_NOISE,
+    LEVEL_2,
+    LEVEL_4,
     LEVEL_SCORE,
     NOISE,
-    NUM_STORED,
-    PENDING,
     RECALLED,
     RECENT,
-    RETURNED,
     SCORE_LIMIT,
-    STAYED,
+    STEP_2,
     STORED,
-    SURE,
     SWITCHED,
-    TREND_FLOOR,
-    TREND_GAIN,
     TREND_LEAD,
     TREND_OVER,
     UPDATES,
     USE_TREND,
     WINDOWS,
     ForecastState,
+    Scratch,
+    make_scratch,
 )
-
-# Rows of `Scratch.sums`: squares and fourth powers of the distances to both estimates, squares of
-# the steps, and their products with the steps before.
-LEVEL_2, LEVEL_4, AHEAD_2, AHEAD_4, STEP_2, BACK = range(6)
-NUM_SUMS = 6
-
-
-class Scratch(NamedTuple):
-    """Working memory of `observe_windows`."""
-
-    share: Doubles  # [E] float64, shares of one layer in the window
-    sums: Doubles  # [NUM_SUMS, E] float64, running sums over the layers
-    energy: Doubles  # [NUM_SUMS] float64, the same over the experts too
-    total: Doubles  # [L] float64, load of each layer in the window
-    ordered: Doubles  # [RECENT] float64
-
-
-@allocator
-def make_scratch(num_layers: Int, num_experts: Int) -> Scratch:
-    """Allocate a `Scratch`."""
-    return Scratch(
-        np.empty(num_experts),
-        np.empty((NUM_SUMS, num_experts)),
-        np.empty(NUM_SUMS),
-        np.empty(num_layers),
-        np.empty(RECENT),
-    )
-
-
-# Loops over a row. Each touches so few arrays that the compiler can rule out overlaps and use
-# vector instructions: one loop that does everything takes longer than five in a row. Sums over
-# layers and experts are kept expert by expert until the end for the same reason, as a sum over a
-# row could only be vectorised by adding in another order.
-
-
-@kernel
-def row_total(row: Doubles) -> float:
-    """Sum of a row of any float type, in eight running sums: one alone waits at every step."""
-    n = row.shape[0]
-    a = b = c = d = e = f = g = h = 0.0
-    for i in range(0, n - 7, 8):
-        a += row[i]
-        b += row[i + 1]
-        c += row[i + 2]
-        d += row[i + 3]
-        e += row[i + 4]
-        f += row[i + 5]
-        g += row[i + 6]
-        h += row[i + 7]
-    for i in range(n - n % 8, n):
-        a += row[i]
-    return ((a + b) + (c + d)) + ((e + f) + (g + h))
-
-
-@kernel
-def scale_row(row: Doubles, factor: float, scaled: Doubles) -> None:
-    """Multiply a row; by the reciprocal of its total, shares come out, faster than by division."""
-    for e in range(row.shape[0]):
-        scaled[e] = row[e] * factor
-
-
-@kernel
-def copy_row(source: Doubles, target: Doubles) -> None:
-    """Copy a row; assigning whole arrays would make Numba allocate."""
-    for e in range(source.shape[0]):
-        target[e] = source[e]
-
-
-@kernel
-def add_distance(share: Doubles, estimate: Doubles, squares: Doubles, fourths: Doubles) -> None:
-    """Add squares and fourth powers of the differences."""
-    for e in range(share.shape[0]):
-        difference = share[e] - estimate[e]
-        square = difference * difference
-        squares[e] += square
-        fourths[e] += square * square
-
-
-@kernel
-def take_step(
-    share: Doubles, last: Doubles, step: Doubles, squares: Doubles, back: Doubles
-) -> None:
-    """Note how the shares have changed, and what that takes back of the change before."""
-    for e in range(share.shape[0]):
-        change = share[e] - last[e]
-        squares[e] += change * change
-        back[e] -= change * step[e]
-        step[e] = change
-        last[e] = share[e]
-
-
-@kernel
-def move_level(level: Doubles, share: Doubles, gain: float) -> None:
-    """Move an estimate towards the window."""
-    for e in range(level.shape[0]):
-        level[e] += gain * (share[e] - level[e])
-
-
-@kernel
-def move_ahead(ahead: Doubles, trend: Doubles, share: Doubles, gain: float) -> None:
-    """Move the estimate with a trend towards the window, and on to the next one."""
-    trend_gain = TREND_GAIN * gain
-    for e in range(ahead.shape[0]):
-        surprise = share[e] - ahead[e]
-        slope = trend[e] + trend_gain * surprise
-        level = ahead[e] + gain * surprise
-        trend[e] = slope
-        ahead[e] = max(level + slope, TREND_FLOOR * level)
-    total = row_total(ahead)
-    if total > 0.0:
-        scale_row(ahead, 1.0 / total, ahead)
-
-
-# Steps of the filter, over all layers.
-
-
-@kernel
-def add_up_energies(scratch: Scratch) -> None:
-    """Sum over the experts what was summed over the layers."""
-    sums, energy = scratch.sums, scratch.energy
-    energy[:] = 0.0
-    for e in range(sums.shape[1]):
-        for k in range(NUM_SUMS):
-            energy[k] += sums[k, e]
-
-
-@kernel
-def standard_error(fourth: float) -> float:
-    """Return the standard error of a sum of squares, from the sum of the fourth powers.
-
-    Of normal numbers: each square has variance 2 s**4, and E d**4 = 3 s**4.
-    """
-    return float(np.sqrt(2.0 / 3.0 * fourth))
 
 
 @kernel
@@ -284,114 +156,6 @@ def estimate_noise(state: ForecastState, step_2: float, back: float, ordered: Do
 
 
 @kernel
-def settle(counts: Ints, newest_fits: bool) -> bool:
-    """Learn from the window after a jump whether jumps stay.
-
-    A jump that was followed stored the estimate before it, a doubted one stored the odd window:
-    in both cases the newest thing stored is what this window goes back to, or goes on with.
-    Returns whether there was a jump to learn about.
-    """
-    pending = counts[PENDING]
-    if pending == SURE:
-        return False
-    stayed = newest_fits == (pending == DOUBTED)
-    counts[STAYED if stayed else RETURNED] += 1
-    counts[PENDING] = SURE
-    return True
-
-
-@kernel
-def find_stored(
-    state: ForecastState, scratch: Scratch, compared: Int, noise: float, error: float
-) -> tuple[Int, float]:
-    """Position in the order of the stored estimate that fits best, and the energy of its error.
-
-    Position -1 where none fits better than ``error``; the older one where two fit equally well.
-    """
-    sums, energy = scratch.sums, scratch.energy
-    found = -1
-    for position in range(STORED - state.counts[NUM_STORED], STORED):
-        place = state.stored_order[position]
-        sums[:] = 0.0
-        for i in range(scratch.total.shape[0]):
-            if scratch.total[i] > 0.0:
-                add_distance(state.last[i], state.stored[place, i], sums[LEVEL_2], sums[LEVEL_4])
-        add_up_energies(scratch)
-        surprise = (energy[LEVEL_2] - CAUTION * standard_error(energy[LEVEL_4])) / compared - noise
-        theirs = max(state.stored_error[place], surprise)
-        if theirs < error:
-            error = theirs
-            found = position
-    return found, error
-
-
-@kernel
-def make_newest(state: ForecastState, position: Int) -> np.int64:
-    """Move a stored estimate to the end of the order; returns its place."""
-    order = state.stored_order
-    place: np.int64 = order[position]
-    for j in range(position, STORED - 1):
-        order[j] = order[j + 1]
-    order[STORED - 1] = place
-    return place
-
-
-@kernel
-def store(state: ForecastState, error: float) -> np.int64:
-    """Make room for an estimate, over the oldest; returns its place."""
-    place = make_newest(state, 0)
-    state.counts[NUM_STORED] = min(state.counts[NUM_STORED] + 1, STORED)
-    state.stored_error[place] = error
-    return place
-
-
-@kernel
-def jump(
-    state: ForecastState, scratch: Scratch, compared: Int, noise: float, error: float
-) -> float:
-    """Store the estimate, or exchange it for a stored one that the window fits better.
-
-    Returns the energy of the error to go on with, or -1 where the jump is left to the next window
-    to confirm. An odd window is a jump that the very next window takes back.
-    """
-    value, counts = state.value, state.counts
-    found, error = find_stored(state, scratch, compared, noise, error)
-    newest = found == STORED - 1
-    confirms = newest and counts[PENDING] == DOUBTED
-    settled = settle(counts, newest) and newest  # goes back, or confirms the window before
-    num_layers = state.level.shape[0]
-    if not settled and counts[RETURNED] > counts[STAYED]:
-        counts[PENDING] = DOUBTED
-        if found >= 0:
-            make_newest(state, found)
-        else:
-            place = store(state, noise)
-            for i in range(num_layers):
-                if scratch.total[i] > 0.0:
-                    copy_row(state.last[i], state.stored[place, i])
-                else:
-                    copy_row(state.level[i], state.stored[place, i])
-        return -1.0
-    counts[SWITCHED] = 1
-    if not settled:
-        counts[PENDING] = BELIEVED
-    if found >= 0:
-        # The stored window that a second one confirms is no earlier workload.
-        counts[RECALLED] = 0 if confirms else 1
-        place = make_newest(state, found)
-        state.stored_error[place] = value[ERROR]
-        for i in range(num_layers):
-            copy_row(state.level[i], scratch.share)
-            copy_row(state.stored[place, i], state.level[i])
-            copy_row(scratch.share, state.stored[place, i])
-    else:
-        place = store(state, value[ERROR])
-        for i in range(num_layers):
-            copy_row(state.level[i], state.stored[place, i])
-    return error
-
-
-@kernel
 def observe_window(state: ForecastState, load: Floats, scratch: Scratch) -> None:
     """Take in one window: ``load`` [L, E] float32."""
     value, counts, energy = state.value, state.counts, scratch.energy
@@ -415,11 +179,11 @@ def observe_window(state: ForecastState, load: Floats, scratch: Scratch) -> None
         value[ERROR] = noise
         value[AHEAD_ERROR] = noise
     distance = energy[LEVEL_2] * unit
-    doubt = standard_error(energy[LEVEL_4]) * unit
     ahead_distance = energy[AHEAD_2] * unit
-    ahead_doubt = standard_error(energy[AHEAD_4]) * unit
-    error = max(value[ERROR], distance - here - CAUTION * doubt)
-    if counts[COMPARED] > 2 and error > JUMP * value[ERROR] + 0.25 * noise:
+    surprise = unexplained(energy[LEVEL_2], energy[LEVEL_4], compared, here)
+    ahead_surprise = unexplained(energy[AHEAD_2], energy[AHEAD_4], compared, here)
+    error = max(value[ERROR], surprise)
+    if counts[COMPARED] > 2 and is_jump(error, value[ERROR], noise):
         error = jump(state, scratch, compared, here, error)
         if error < 0.0:
             return
@@ -435,7 +199,7 @@ def observe_window(state: ForecastState, load: Floats, scratch: Scratch) -> None
     limit = SCORE_LIMIT * here
     value[LEVEL_SCORE] += FRESHNESS * (min(distance, limit) / here - value[LEVEL_SCORE])
     value[AHEAD_SCORE] += FRESHNESS * (min(ahead_distance, limit) / here - value[AHEAD_SCORE])
-    error = max(value[AHEAD_ERROR], ahead_distance - here - CAUTION * ahead_doubt)
+    error = max(value[AHEAD_ERROR], ahead_surprise)
     ahead_gain = error / (error + here)
     if counts[SWITCHED] == 1 or ahead_gain > TREND_OVER:
         value[AHEAD_ERROR] = value[ERROR]

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_np._types import Doubles, Ints
+from eplb_np._jit import allocator
+from eplb_np._types import Doubles, Int, Ints
 
 RECENT = 16
 """Windows that noise and typical totals are estimated from: long enough for 10 %, short enough to
@@ -19,8 +20,9 @@ STORED = 3
 """Earlier workloads remembered."""
 
 JUMP = 2.0
-"""A surprise of this many times the expected error, and a quarter of the noise, is a jump. Only the
-store depends on it, the gain does not."""
+JUMP_NOISE = 0.25
+"""An error of more than so many times the expected one, and so much of the noise, is a jump. Only
+the store depends on it, the gain does not."""
 
 CAUTION = 2.0
 """Standard errors that a surprise must stand out by: matters for models of few experts."""
@@ -59,6 +61,11 @@ NUM_COUNTS = 10
 SURE, BELIEVED, DOUBTED = range(3)
 """What ``counts[PENDING]`` says of the window before: no jump, one that was followed, or one that
 was left to the next window to confirm."""
+
+# Rows of `Scratch.sums`: squares and fourth powers of the distances to both estimates, squares of
+# the steps, and their products with the steps before.
+LEVEL_2, LEVEL_4, AHEAD_2, AHEAD_4, STEP_2, BACK = range(6)
+NUM_SUMS = 6
 
 
 class ForecastState(NamedTuple):
@@ -104,4 +111,26 @@ def make_forecast_state(num_layers: int, num_experts: int) -> ForecastState:
         np.zeros(RECENT),
         np.zeros(NUM_VALUES),
         np.zeros(NUM_COUNTS, np.int64),
+    )
+
+
+class Scratch(NamedTuple):
+    """Working memory of a call, for one window after another."""
+
+    share: Doubles  # [E] float64, shares of one layer in the window
+    sums: Doubles  # [NUM_SUMS, E] float64, running sums over the layers
+    energy: Doubles  # [NUM_SUMS] float64, the same over the experts too
+    total: Doubles  # [L] float64, load of each layer in the window
+    ordered: Doubles  # [RECENT] float64
+
+
+@allocator
+def make_scratch(num_layers: Int, num_experts: Int) -> Scratch:
+    """Allocate a `Scratch`."""
+    return Scratch(
+        np.empty(num_experts),
+        np.empty((NUM_SUMS, num_experts)),
+        np.empty(NUM_SUMS),
+        np.empty(num_layers),
+        np.empty(RECENT),
     )
