@@ -121,12 +121,17 @@ class NaiveForecast:
             self.covariances.append(back / len(share) / scale)
         self.half_steps.append(energy / 2 / len(share) / scale)
 
-    def surprise(self, share: dict[int, Row], rows: Rows, here: float) -> tuple[float, float]:
+    def surprise(
+        self, share: dict[int, Row], rows: Rows, here: float, error: float
+    ) -> tuple[float, float]:
         """Mean squared distance, and what of it noise and chance do not explain."""
         squares = math.fsum(square_sum(row, rows[layer]) for layer, row in share.items())
         fourths = math.fsum(fourth_sum(row, rows[layer]) for layer, row in share.items())
         distance = squares / len(share)
-        return distance, distance - here - 2 * math.sqrt(2 / 3 * fourths) / len(share)
+        doubt = 2 * math.sqrt(2 / 3 * fourths) / len(share)
+        if distance > here + error:
+            doubt *= (here + error) / distance
+        return distance, distance - here - doubt
 
     def filter(self, share: dict[int, Row], scale: float) -> None:
         noise = statistics.median(self.half_steps[-RECENT:])
@@ -136,8 +141,8 @@ class NaiveForecast:
         here = noise * scale
         if len(self.half_steps) == 1:
             self.error = self.ahead_error = noise
-        distance, unexplained = self.surprise(share, self.level, here)
-        ahead_distance, ahead_unexplained = self.surprise(share, self.ahead, here)
+        distance, unexplained = self.surprise(share, self.level, here, self.error)
+        ahead_distance, ahead_unexplained = self.surprise(share, self.ahead, here, self.ahead_error)
         error = max(self.error, unexplained)
         if len(self.half_steps) > 2 and error > 2 * self.error + noise / 4:
             if not self.believe_jump(share, here, error):
@@ -161,7 +166,7 @@ class NaiveForecast:
     def believe_jump(self, share: dict[int, Row], here: float, error: float) -> bool:
         best = -1
         for i, (rows, stored_error) in enumerate(self.stored):
-            theirs = max(stored_error, self.surprise(share, rows, here)[1])
+            theirs = max(stored_error, self.surprise(share, rows, here, stored_error)[1])
             if theirs < error:
                 error = theirs
                 best = i

@@ -180,9 +180,12 @@ def observe_window(state: ForecastState, load: Floats, scratch: Scratch) -> None
         value[AHEAD_ERROR] = noise
     distance = energy[LEVEL_2] * unit
     ahead_distance = energy[AHEAD_2] * unit
-    surprise = unexplained(energy[LEVEL_2], energy[LEVEL_4], compared, here)
-    ahead_surprise = unexplained(energy[AHEAD_2], energy[AHEAD_4], compared, here)
-    error = max(value[ERROR], surprise)
+    error = value[ERROR]
+    surprise = unexplained(energy[LEVEL_2], energy[LEVEL_4], compared, here, error)
+    error = max(error, surprise)
+    ahead_error = value[AHEAD_ERROR]
+    surprise = unexplained(energy[AHEAD_2], energy[AHEAD_4], compared, here, ahead_error)
+    ahead_error = max(ahead_error, surprise)
     if counts[COMPARED] > 2 and is_jump(error, value[ERROR], noise):
         error = jump(state, scratch, compared, here, error)
         if error < 0.0:
@@ -199,15 +202,14 @@ def observe_window(state: ForecastState, load: Floats, scratch: Scratch) -> None
     limit = SCORE_LIMIT * here
     value[LEVEL_SCORE] += FRESHNESS * (min(distance, limit) / here - value[LEVEL_SCORE])
     value[AHEAD_SCORE] += FRESHNESS * (min(ahead_distance, limit) / here - value[AHEAD_SCORE])
-    error = max(value[AHEAD_ERROR], ahead_surprise)
-    ahead_gain = error / (error + here)
+    ahead_gain = ahead_error / (ahead_error + here)
     if counts[SWITCHED] == 1 or ahead_gain > TREND_OVER:
         value[AHEAD_ERROR] = value[ERROR]
         value[AHEAD_SCORE] = value[LEVEL_SCORE]
         counts[USE_TREND] = 0
         move_without_trend(state, scratch.total, gain)
     else:
-        value[AHEAD_ERROR] = (1.0 - ahead_gain) * error
+        value[AHEAD_ERROR] = (1.0 - ahead_gain) * ahead_error
         better = value[AHEAD_SCORE] < value[LEVEL_SCORE] - TREND_LEAD
         counts[USE_TREND] = 1 if better else 0
         for i in range(load.shape[0]):

@@ -49,8 +49,9 @@ def find_stored(
             if scratch.total[i] > 0.0:
                 add_distance(state.last[i], state.stored[place, i], sums[LEVEL_2], sums[LEVEL_4])
         add_up_energies(scratch)
-        surprise = unexplained(energy[LEVEL_2], energy[LEVEL_4], compared, noise)
-        theirs = max(state.stored_error[place], surprise)
+        theirs = state.stored_error[place]
+        surprise = unexplained(energy[LEVEL_2], energy[LEVEL_4], compared, noise, theirs)
+        theirs = max(theirs, surprise)
         if theirs < error:
             error = theirs
             found = position

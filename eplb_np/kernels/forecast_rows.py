@@ -106,11 +106,16 @@ def add_up_energies(scratch: Scratch) -> None:
 
 
 @kernel
-def unexplained(squares: float, fourths: float, compared: Int, noise: float) -> float:
+def unexplained(squares: float, fourths: float, compared: Int, noise: float, error: float) -> float:
     """Return what of a distance neither noise nor chance explains, per layer compared.
 
-    Chance: some standard errors of a sum of squares of normal numbers. Each has variance 2 s**4,
-    and E d**4 = 3 s**4.
+    Chance: some standard errors of the distance that the ``noise`` of the window and the
+    ``error`` of the estimate make expected. A sum of squares of normal numbers has a variance of
+    2 s**4 for each, and E d**4 = 3 s**4: so much relative to its size; what is larger than
+    expected is no reason to expect more.
     """
-    doubt = CAUTION * np.sqrt(2.0 / 3.0 * fourths)
-    return float((squares - doubt) / compared - noise)
+    distance = squares / compared
+    doubt = CAUTION * np.sqrt(2.0 / 3.0 * fourths) / compared
+    if distance > noise + error:
+        doubt *= (noise + error) / distance
+    return float(distance - doubt - noise)
