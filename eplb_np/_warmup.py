@@ -19,7 +19,8 @@ def warmup(policies: Sequence[Policy] = get_args(Policy)) -> None:
     Parameters
     ----------
     policies : sequence of {"hybrid", "deepseek", "refined"}, optional
-        Policies that will be used; by default all.
+        Policies that will be used; by default all. The refined one's kernels are made ready
+        for planning from scratch, from a history and by mending.
 
     Raises
     ------
@@ -32,6 +33,7 @@ def warmup(policies: Sequence[Policy] = get_args(Policy)) -> None:
     and the refined policy alone takes longer than all others.
     """
     from eplb_np.packing import balanced_packing
+    from eplb_np.planning import make_plan
     from eplb_np.rebalance import rebalance_experts
     from eplb_np.replication import replicate_experts
 
@@ -40,5 +42,10 @@ def warmup(policies: Sequence[Policy] = get_args(Policy)) -> None:
     load = np.ones((1, 2))
     for policy in policies:
         rebalance_experts(load, 4, 2, 1, 2, policy=policy)
+    history = np.ones((2, 1, 2))  # the forecast
+    for policy in policies:
+        plan = make_plan(history, num_replicas=4, num_gpus=2, policy=policy)
+        if policy == "refined":
+            make_plan(history, current=plan, policy=policy).moves_from(plan)
     replicate_experts(load, 3)
     balanced_packing(load, 1)

@@ -1,0 +1,54 @@
+"""After a warm-up nothing is compiled, whatever is called."""
+
+import importlib
+import pkgutil
+
+import numpy as np
+from numba.core.registry import CPUDispatcher
+from support import needs_jit, refused
+
+import eplb_np
+from eplb_np import MoveLimits, Rebalancer, Topology, kernels, workloads
+from eplb_np._cache import KernelCache
+
+
+def compiled_signatures() -> dict[str, list]:
+    """What every kernel that Python calls has been compiled for so far."""
+    found = {}
+    for module in pkgutil.iter_modules(kernels.__path__):
+        for name, kernel in vars(importlib.import_module(f"eplb_np.kernels.{module.name}")).items():
+            if isinstance(kernel, CPUDispatcher) and isinstance(kernel._cache, KernelCache):
+                found[name] = list(kernel.signatures)
+    return found
+
+
+@needs_jit
+def test_nothing_is_compiled_after_a_warmup() -> None:
+    eplb_np.warmup()
+    before = compiled_signatures()
+    assert all(len(signatures) == 1 for signatures in before.values()), before
+    assert len(before) >= 9
+
+    loads = workloads.skewed_load(6, 24, num_groups=6).reshape(2, 3, 24)
+    topology = Topology(24, 36, 6, 2, 6)
+    for policy in ("hybrid", "deepseek", "refined"):
+        plan = eplb_np.make_plan(loads.astype(np.int32), topology, policy=policy, dtype=np.int32)
+        eplb_np.rebalance_experts(loads[0][:, ::-1], 36, 6, 2, 6, policy=policy, num_threads=2)
+        assert plan.log2phy is not None
+    eplb_np.replicate_experts(loads[0], 30)
+    eplb_np.balanced_packing(loads[0], 4)
+    uneven = Topology(24, 37, 6, 2, 6, gpu_speeds=[1, 1, 2, 1, 1, 1], active_gpus=[0, 1, 2, 3, 4])
+    other = eplb_np.make_plan(loads, uneven, policy="refined")
+    limits = MoveLimits(total=9, per_gpu=3, price=2, tolerance=0.1)
+    for current in (plan, other):
+        rebalancer = Rebalancer(current.topology, current=current, limits=limits)
+        for load in loads:
+            rebalancer.observe(load)
+        rebalancer.propose()
+        eplb_np.make_plan(loads[1], current=current, policy="refined").moves_from(current)
+    assert compiled_signatures() == before
+
+
+def test_policies_are_checked_before_anything_is_compiled() -> None:
+    with refused("'fast' is unknown", "'hybrid'"):
+        eplb_np.warmup(["hybrid", "fast"])
