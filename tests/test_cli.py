@@ -113,6 +113,17 @@ def test_a_global_placement_says_why(run):
     assert "global placement (2 nodes do not divide 3 groups)" in out
 
 
+def test_replicas_that_gpus_do_not_divide_are_for_the_refined_policy(run):
+    code, out, _ = run(
+        "plan", "loads.npy", "--replicas", "19", "--gpus", "8", "--policy", "refined"
+    )
+    assert code == 0
+    assert "19 slots of 8 GPUs, 2 or 3 replicas per GPU" in out
+    code, _, err = run("plan", "loads.npy", "--replicas", "19", "--gpus", "8")
+    assert code == 2
+    assert "policy='refined', which spreads them" in err
+
+
 def test_names_are_printed_as_they_are(run, folder):
     """Not as the markup or the emoji that they look like."""
     (folder / "[").mkdir()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support import assert_same, fewer, refused
 
-from eplb_np import Plan, Topology, in_order_plan
+from eplb_np import Plan, Topology, in_order_plan, make_plan
 from eplb_np._files import write_atomically
 from eplb_np.io.loads import read_loads
 
@@ -350,3 +350,16 @@ def test_a_missing_folder_is_not_made(tmp_path):
     with pytest.raises(FileNotFoundError):
         PLAN.save(tmp_path / "absent" / "plan.json")
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_plans_of_gpus_that_differ_come_back(suffix, tmp_path):
+    plan = make_plan(
+        [[5.0, 1, 1, 1, 2]], num_replicas=8, num_gpus=3, gpu_speeds=[1, 2, 1], gpu_slots=[2, 4, 2],
+        active_gpus=[0, 1], policy="refined",
+    )  # fmt: skip
+    plan.save(tmp_path / f"plan{suffix}")
+    again = Plan.load(tmp_path / f"plan{suffix}")
+    assert again == plan
+    assert again.topology == plan.topology
+    assert (again.phy2log[0, 6:] == -1).all()

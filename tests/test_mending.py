@@ -167,11 +167,11 @@ def test_two_groups_swap_nodes_where_that_pays() -> None:
 
 
 def test_a_bad_plan_is_planned_anew_where_that_is_clearly_better() -> None:
-    load = eplb_np.workloads.skewed_load(3, 64)
-    topology = Topology(64, 96, 16)
-    plan = mended(load, eplb_np.in_order_plan(3, topology))
+    load = np.random.default_rng(0).lognormal(0, 1, (fewer(20, 6), 16))
+    topology = Topology(16, 24, 8)
+    plan = mended(np.stack([load] * 6), eplb_np.in_order_plan(len(load), topology))
     best = eplb_np.make_plan(load, topology, policy="refined")
-    assert plan.balancedness(load) > best.balancedness(load) - 0.03
+    assert plan.balancedness(load) > best.balancedness(load) - 0.005
 
 
 def test_prices_and_tolerances_keep_plans_still() -> None:
@@ -193,16 +193,10 @@ def test_prices_and_tolerances_keep_plans_still() -> None:
 
 def test_a_budget_goes_to_the_layers_that_gain_most() -> None:
     load = np.ones((3, 8))
-    load[1, :2] = 50
+    load[0, :2], load[1, :2], load[2, :2] = 10, 50, 20
     current = eplb_np.in_order_plan(3, Topology(8, 8, 4))
     plan = mended(load, current, limits=MoveLimits(total=2))
-    assert [
-        row != old for row, old in zip(plan.phy2log.tolist(), current.phy2log.tolist(), strict=True)
-    ] == [
-        False,
-        True,
-        False,
-    ]
+    assert (plan.phy2log != current.phy2log).any(axis=1).tolist() == [False, True, False]
 
 
 def test_doubled_replicas_are_parted() -> None:
@@ -248,6 +242,8 @@ def test_every_expert_keeps_a_seat_when_gpus_are_lost() -> None:
             continue
         plan = mended(random_history(generator, topology), current, active_gpus=kept)
         assert (plan.logcnt > 0).all()
+        load = np.full((3, topology.num_experts), 7.0)
+        assert plan.gpu_load(load).sum(axis=1) == pytest.approx(load.sum(axis=1))
         gone = ~np.isin(topology.gpu_of_slot, kept)
         assert (plan.phy2log[:, gone] == -1).all()
         assert (
@@ -293,6 +289,15 @@ def test_faster_gpus_get_more_and_bounds_hold() -> None:
     slow, fast = np.hsplit(plan.gpu_load(load).mean(axis=0), 2)
     assert 1.9 < fast.mean() / slow.mean() < 2.1
     assert plan.balancedness(load) > 0.96
+
+
+def test_bounds_know_the_fastest_gpu() -> None:
+    topology = Topology(2, 2, 2, gpu_speeds=[1, 4])
+    load = [[8.0, 1.0]]
+    assert eplb_np.lower_bound(load, topology) == pytest.approx([2.0])
+    plan = eplb_np.make_plan(load, topology, policy="refined")
+    assert plan.gpu_time(load).tolist() == [[1.0, 2.0]]
+    assert plan.balancedness(load) == pytest.approx(9 / 5 / 2)
 
 
 def test_replicas_that_gpus_do_not_divide_are_planned_for() -> None:

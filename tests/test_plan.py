@@ -151,3 +151,19 @@ def test_in_order_plan():
 def test_what_is_no_plan_is_refused(changes, parts):
     with refused(*parts):
         tiny_plan(**changes)
+
+
+def test_slots_of_gpus_that_are_gone_are_empty():
+    topology = Topology(4, 9, 3, active_gpus=[0, 2])
+    phy2log = np.array([[0, 1, 2, -1, -1, -1, 3, 0, -1]])
+    phyrank = np.array([[0, 0, 0, -1, -1, -1, 0, 1, -1]])
+    plan = Plan(phy2log, phyrank, topology, "by hand")
+    assert plan.logcnt.tolist() == [[2, 1, 1, 1]]
+    assert plan.log2phy.tolist() == [[[0, 7], [1, -1], [2, -1], [6, -1]]]
+    assert plan.gpu_load([[4, 1, 1, 3]]).tolist() == [[4, 0, 5]]
+    assert plan.balancedness([[4, 1, 1, 3]]) == 4.5 / 5
+    assert plan.replica_balancedness([[4, 1, 1, 3]]) == 9 / 5 / 3
+    filled = phy2log.copy()
+    filled[0, 4] = 1
+    with refused("phy2log[0, 4] = 1", "none of the topology's active GPUs"):
+        Plan(filled, np.where(filled == 1, [0, 1, 0, -1, 1, -1, 0, 1, -1], phyrank), topology, "x")

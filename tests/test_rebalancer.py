@@ -43,6 +43,8 @@ def test_nothing_is_lost_in_a_thousand_random_events() -> None:
             assert proposal.stays == (len(proposal.moves) == 0)
             held = make_moves(in_use, plan)
             assert np.array_equal(np.where(used, held, -1), plan.phy2log)
+            assert list(proposal.moves) == list(plan.moves_from(in_use))
+            assert rebalancer.current is plan
             in_use = plan
         else:
             gpu = int(generator.integers(6))

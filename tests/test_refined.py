@@ -1,6 +1,6 @@
 """The refined policy: valid plans, close to the best there are, and no expert twice on a GPU."""
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import cases
 import naive
@@ -128,6 +128,22 @@ def test_groups_are_packed_as_well_as_an_enumeration_can(num_groups, num_nodes) 
         plan = plan_of(load, topology)
         largest = plan.gpu_load(load).max()
         assert largest == pytest.approx(best_nodes(load[0], num_nodes), rel=1e-12)
+
+
+@pytest.mark.parametrize(("num_groups", "speeds"), [(6, [1, 2, 1]), (6, [1, 3]), (8, [2, 1, 2, 1])])
+def test_groups_are_packed_for_the_speeds_of_nodes(num_groups, speeds) -> None:
+    generator = np.random.default_rng(num_groups + len(speeds))
+    nodes = np.repeat(np.arange(len(speeds)), num_groups // len(speeds)).tolist()
+    ways = np.array(sorted(set(permutations(nodes))))
+    on_node = ways[:, :, None] == np.arange(len(speeds))
+    for _ in range(fewer(8, 1)):
+        load = np.round(generator.lognormal(3, 1, (1, num_groups)))
+        topology = eplb_np.Topology(
+            num_groups, num_groups, len(speeds), len(speeds), num_groups, gpu_speeds=speeds
+        )
+        longest = plan_of(load, topology).gpu_time(load).max()
+        best = ((load[0, :, None] * on_node).sum(axis=1) / speeds).max(axis=1).min()
+        assert longest == pytest.approx(best, rel=1e-12)
 
 
 def test_balances_no_worse_than_hybrid() -> None:
