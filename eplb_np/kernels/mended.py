@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_np._jit import allocator, entry, kernel
+from eplb_np._jit import allocator, entry, inlined, kernel
 from eplb_np._types import Doubles, Int, Ints
-from eplb_np.kernels.grid import EMPTY, Grid, copy_slots, fill_grid, longest_time, make_grid
+from eplb_np.kernels.grid import EMPTY, Grid, fill_grid, longest_time, make_grid
 from eplb_np.kernels.mending import best_elsewhere, mend, softness, tau_of
 from eplb_np.kernels.refined import node_speeds, number_replicas
 from eplb_np.kernels.regrouping import (
@@ -51,17 +51,14 @@ class MendScratch(NamedTuple):
     """Working memory of a layer, and of one node of it."""
 
     grid: Grid
-    kept: Ints  # [R, D] int64
     weight: Doubles  # [E] float64, in units of the mean GPU time
     member: Ints  # [E] int64, the experts of a node
     local: Ints  # [E] int64, their numbers in the node
     node_budget: Ints  # [D + 1] int64, and so on
-    kept_budget: Ints
     layer_budget: Ints
     left: Ints
     best_left: Ints
     seated: Ints  # [P] int64, the layer's plan before moves
-    gpu_time: Doubles  # [D] float64
     logcnt: Ints  # [E] int64
 
 
@@ -75,17 +72,14 @@ def make_mend_scratch(num_slots: Int, num_experts: Int, num_nodes: Int, gpus: Gp
         num_rows = max(num_rows, gpus.first_slot[g + 1] - gpus.first_slot[g])
     return MendScratch(
         make_grid(num_rows, node_gpus, num_experts // num_nodes),
-        np.empty((num_rows, node_gpus), np.int64),
         np.empty(num_experts),
         np.empty(num_experts, np.int64),
         np.empty(num_experts, np.int64),
-        np.empty(node_gpus + 1, np.int64),
         np.empty(node_gpus + 1, np.int64),
         np.empty(num_gpus + 1, np.int64),
         np.empty(node_gpus + 1, np.int64),
         np.empty(node_gpus + 1, np.int64),
         np.empty(num_slots, np.int64),
-        np.empty(num_gpus),
         np.empty(num_experts, np.int64),
     )
 
@@ -145,7 +139,7 @@ def _store_node(node: Int, gpus: Gpus, budget: Ints, phy2log: Ints, scratch: Men
     budget[budget.shape[0] - 1] = scratch.node_budget[node_gpus]
 
 
-@kernel
+@inlined
 def _seat_layer(
     load: Doubles,
     gpus: Gpus,
@@ -202,7 +196,7 @@ def seat_layers(
         excess[i] = _seat_layer(load[i], gpus, budget, phy2log[i], regrouping, scratch)
 
 
-@kernel
+@inlined
 def _mend_node(
     node: Int,
     stakes: Stakes,
@@ -213,17 +207,9 @@ def _mend_node(
     scratch: MendScratch,
     again: ReplanScratch,
 ) -> None:
-    """Move on the grid as far as it pays, and take it back where the longest time would grow.
-
-    The search allows for noise by a margin on every replica's load. What is promised is the
-    expected load, without it.
-    """
+    """Move on the grid as far as it pays, with an allowance for noise on every replica's load."""
     grid = scratch.grid
     budget = scratch.node_budget
-    copy_slots(grid.expert, scratch.kept)
-    for i in range(budget.shape[0]):
-        scratch.kept_budget[i] = budget[i]
-    kept_time = longest_time(grid)
     noise = stakes.noise * speed
     tau = softness(grid, noise, num_active)
     grid.margin[0] = 0.5 * noise / tau
@@ -232,21 +218,15 @@ def _mend_node(
         regrouping.node_load, regrouping.node_speed, node, grid.size.shape[0], tau
     )
     price += stakes.patience * tau / num_active
-    moved = mend(
+    mend(
         grid, tau, elsewhere, price, 1.0 + stakes.tolerance, budget, scratch.left,
         scratch.best_left,
     )  # fmt: skip
     if longest_time(grid) > 1.0 + stakes.tolerance:
-        moved += replan_if_better(grid, again, tau, elsewhere, price, budget)
-    grid.margin[0] = 0.0
-    fill_grid(grid)
-    if moved > 0 and longest_time(grid) > kept_time:
-        copy_slots(scratch.kept, grid.expert)
-        for i in range(budget.shape[0]):
-            budget[i] = scratch.kept_budget[i]
+        replan_if_better(grid, again, tau, elsewhere, price, budget)
 
 
-@kernel
+@inlined
 def _mend_layer(
     load: Doubles,
     gpus: Gpus,
@@ -288,7 +268,7 @@ def _mend_layer(
         _load_node(n, regrouping.home, gpus, budget, phy2log, scratch)
         _mend_node(n, stakes, speed, price, num_active, regrouping, scratch, again)
         _store_node(n, gpus, budget, phy2log, scratch)
-    # Groups that swap nodes can make a GPU slower after all.
+    # Groups that swap nodes, and moves that allow for noise, can make a GPU slower after all.
     if _layer_time(phy2log, gpus, scratch) > before * (1.0 + ROUNDING):
         for slot in range(phy2log.shape[0]):
             phy2log[slot] = scratch.seated[slot]
