@@ -1,9 +1,11 @@
 """The one place with Numba flags.
 
-Every compiled function of the package is declared with one of two decorators:
+Every compiled function of the package is declared with one of three decorators:
 
 ``kernel``
-    Code that other kernels call. It is compiled into its callers.
+    Code that other kernels call. It is compiled into its callers (see ``_pieces``).
+``allocator``
+    The same for code that makes working memory.
 ``entry``
     A kernel that Python calls. Its machine code is kept on disk (see ``_cache``).
 
@@ -23,20 +25,30 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 from numba import njit
+from numba.core import config
 
 from eplb_np._cache import KernelCache
+from eplb_np._pieces import Piece
 
 F = TypeVar("F", bound=Callable[..., object])
 
 
 def kernel(function: F) -> F:
     """Compile a function that other kernels call."""
-    return cast(F, njit(error_model="numpy", _nrt=False)(function))
+    return _piece(function, _nrt=False)
 
 
 def allocator(function: F) -> F:
     """Compile a function that allocates working memory for an entry."""
-    return cast(F, njit(error_model="numpy")(function))
+    return _piece(function)
+
+
+def _piece(function: F, **options: object) -> F:
+    if config.DISABLE_JIT:
+        return function
+    options |= {"nopython": True, "error_model": "numpy"}
+    options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast(F, Piece(function, options))
 
 
 def entry(function: F) -> F:
