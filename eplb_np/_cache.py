@@ -99,7 +99,8 @@ def _is_cachable(compiled: Any) -> bool:
 def _sources_digest() -> str:
     """Digest of every file that kernels are made from: a callee may live in another file."""
     digest = hashlib.sha256()
-    for path in (PACKAGE / "_jit.py", *sorted((PACKAGE / "kernels").rglob("*.py"))):
+    compiler = (PACKAGE / "_jit.py", PACKAGE / "_pieces.py")
+    for path in (*compiler, *sorted((PACKAGE / "kernels").rglob("*.py"))):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode())
         digest.update(content)

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,16 @@ TESTS = Path(__file__).parent
 TIMEOUT = 300  # seconds; a subprocess may have to compile everything on a busy machine
 
 needs_jit = pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT is set")
+
+
+def compiled(kernel: Callable[..., object]) -> Callable[..., object]:
+    """A kernel of ours as Python can call it, compiled: called directly it runs as Python."""
+
+    @numba.njit
+    def call(*args):
+        return kernel(*args)
+
+    return call
 
 
 def fewer(number: int, without_jit: int) -> int:

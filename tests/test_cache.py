@@ -125,7 +125,8 @@ def test_the_digest_is_of_every_source(tmp_path, monkeypatch):
     package = copy_package(tmp_path)
     monkeypatch.setattr(_cache, "PACKAGE", package)
     digests = [_cache._sources_digest.__wrapped__()]
-    sources = [package / "_jit.py", *(package / "kernels").glob("*.py")]
+    compiler = [package / "_jit.py", package / "_pieces.py"]
+    sources = [*compiler, *(package / "kernels").glob("*.py")]
     for path in sources:
         path.write_text(path.read_text() + "\n")
         digests.append(_cache._sources_digest.__wrapped__())

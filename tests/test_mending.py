@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from support import fewer, refused
+from support import compiled, fewer, refused
 from test_moves import random_plan
 
 import eplb_np
@@ -329,12 +329,14 @@ def test_published_policies_refuse_gpus_that_differ(policy, given, part) -> None
 
 
 def test_assignments_are_optimal() -> None:
+    assign = compiled(assignment.assign)
+    make_scratch = compiled(assignment.make_assignment_scratch)
     generator = np.random.default_rng(7)
     for _ in range(fewer(200, 20)):
         n = int(generator.integers(1, 7))
         cost = generator.integers(0, 10, (n, n))
         column_of = np.empty(n, np.int64)
-        assignment.assign(cost, column_of, assignment.make_assignment_scratch(n))
+        assign(cost, column_of, make_scratch(n))
         assert sorted(column_of) == list(range(n))
         best = min(cost[range(n), order].sum() for order in permutations(range(n)))
         assert cost[range(n), column_of].sum() == best

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import fewer
+from support import compiled, fewer
 
 from eplb_np.kernels.sorting import HISTOGRAM_SIZE, sort_descending
+
+SORT = compiled(sort_descending)
 
 
 def assert_sorted(values):
     load = np.asarray(values, np.float32)
     order, keys, spare = np.empty((3, load.size), np.int64)
-    sort_descending(load, order, keys, spare, np.empty(HISTOGRAM_SIZE, np.int64))
+    SORT(load, order, keys, spare, np.empty(HISTOGRAM_SIZE, np.int64))
     np.testing.assert_array_equal(order, np.argsort(-load, kind="stable"))
 
 

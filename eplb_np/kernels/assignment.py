@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_np._jit import allocator, inlined
+from eplb_np._jit import allocator, kernel
 from eplb_np._types import Bools, Int, Ints
 
 UNREACHED = np.int64(1 << 60)
@@ -39,7 +39,7 @@ def make_assignment_scratch(n: Int) -> AssignmentScratch:
     )
 
 
-@inlined
+@kernel
 def assign(cost: Ints, column_of: Ints, scratch: AssignmentScratch) -> None:
     """Find the assignment of least total cost: ``column_of`` [n] for ``cost`` [n, n] int64.
 

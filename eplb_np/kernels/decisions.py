@@ -16,11 +16,6 @@ from eplb_np._types import Int
 NEVER = np.int64(0x7FFFFFFFFFFFFFFF)
 """A key that loses against every load: an empty place, a full pack."""
 
-ZERO = np.int64(0)
-NOTHING = np.int64(-1)
-"""What a count and the place of the best so far start with. Where they are then handed to a
-kernel, a literal would have Numba compile it twice: for that literal and for int64."""
-
 INFINITY_BITS = np.int64(0x7F800000)
 LOAD_MASK = np.int64(0x7FFFFFFF)
 INDEX_MASK = np.int64(0xFFFFFFFF)

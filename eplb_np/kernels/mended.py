@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_np._jit import allocator, entry, inlined, kernel
+from eplb_np._jit import allocator, entry, kernel
 from eplb_np._types import Doubles, Int, Ints
 from eplb_np.kernels.grid import EMPTY, Grid, fill_grid, longest_time, make_grid
 from eplb_np.kernels.mending import best_elsewhere, mend, softness, tau_of
@@ -139,7 +139,7 @@ def _store_node(node: Int, gpus: Gpus, budget: Ints, phy2log: Ints, scratch: Men
     budget[budget.shape[0] - 1] = scratch.node_budget[node_gpus]
 
 
-@inlined
+@kernel
 def _seat_layer(
     load: Doubles,
     gpus: Gpus,
@@ -196,7 +196,7 @@ def seat_layers(
         excess[i] = _seat_layer(load[i], gpus, budget, phy2log[i], regrouping, scratch)
 
 
-@inlined
+@kernel
 def _mend_node(
     node: Int,
     stakes: Stakes,
@@ -226,7 +226,7 @@ def _mend_node(
         replan_if_better(grid, again, tau, elsewhere, price, budget)
 
 
-@inlined
+@kernel
 def _mend_layer(
     load: Doubles,
     gpus: Gpus,

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eplb_np._jit import inlined, kernel
+from eplb_np._jit import kernel
 from eplb_np._types import Doubles, Int, Ints
-from eplb_np.kernels.decisions import NOTHING
 from eplb_np.kernels.gifts import best_gift, give_slot
 from eplb_np.kernels.grid import Grid, copy_slots, fill_grid, slowest_gpu, swap
 from eplb_np.kernels.search import MIN_GAIN, best_swap, next_best_swap
@@ -32,7 +31,7 @@ FAR_AHEAD = 500.0
 NO_GAIN = -1.0
 
 
-@inlined
+@kernel
 def mend(
     grid: Grid,
     tau: float,
@@ -89,7 +88,7 @@ def mend(
     return best_fetches
 
 
-@inlined
+@kernel
 def _make_best_move(grid: Grid, h: Int, tau: float, elsewhere: float, left: Ints) -> Int:
     """Make the move off GPU h that gains most for each fetch; returns its fetches, or 0."""
     num_gpus = grid.size.shape[0]
@@ -125,10 +124,10 @@ def _make_best_move(grid: Grid, h: Int, tau: float, elsewhere: float, left: Ints
     return 2
 
 
-@inlined
+@kernel
 def _affordable_swap(grid: Grid, h: Int, left: Ints) -> tuple[float, Int, Int, Int]:
     """`best_swap` with a partner that may still fetch."""
-    time, row, g, other = best_swap(grid, h, NOTHING)
+    time, row, g, other = best_swap(grid, h, -1)
     while g >= 0 and left[g] <= 0:
         grid.score[g] = np.inf
         time, row, g, other = next_best_swap(grid, h)

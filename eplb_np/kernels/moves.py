@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from eplb_np._jit import entry, kernel
 from eplb_np._types import Bools, Int, Ints
-from eplb_np.kernels.decisions import NOTHING, ZERO
 from eplb_np.kernels.grid import EMPTY
 
 NOWHERE = EMPTY
@@ -124,7 +123,7 @@ def _nearest_holder(state: Slots, e: Int, gpu: Int) -> Int:
         first_gpu = gpu // state.gpus_per_node * state.gpus_per_node
         found = _first_holder(state, e, ends[first_gpu], ends[first_gpu + state.gpus_per_node])
     if found < 0:
-        found = _first_holder(state, e, ZERO, state.held.shape[0])
+        found = _first_holder(state, e, 0, state.held.shape[0])
     return found
 
 
@@ -147,10 +146,10 @@ def _who_needs(state: Slots, slot: Int, gpu: Int) -> Int:
     alone = True
     for other in range(start, stop):
         alone = alone and (other == slot or state.held[other] != e)
-    local = _first_fetcher(state, e, start, stop) if alone else NOTHING
+    local = _first_fetcher(state, e, start, stop) if alone else -1
     if local >= 0 or state.copies[e] > 1:
         return local
-    return _first_fetcher(state, e, ZERO, state.held.shape[0])
+    return _first_fetcher(state, e, 0, state.held.shape[0])
 
 
 @kernel

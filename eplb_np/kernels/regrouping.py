@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_np._jit import allocator, inlined, kernel
+from eplb_np._jit import allocator, kernel
 from eplb_np._types import Doubles, Int, Ints
 from eplb_np.kernels.grid import EMPTY
 
@@ -118,7 +118,7 @@ def sum_groups(regrouping: Regrouping, weight: Doubles) -> None:
         regrouping.node_load[regrouping.home[k]] += total
 
 
-@inlined
+@kernel
 def swap_groups(
     regrouping: Regrouping,
     phy2log: Ints,
@@ -157,7 +157,7 @@ def swap_groups(
         sum_groups(regrouping, weight)
 
 
-@inlined
+@kernel
 def _best_group_swap(regrouping: Regrouping) -> tuple[float, float, Int, Int]:
     """Swap of a group of the slowest node with one elsewhere.
 

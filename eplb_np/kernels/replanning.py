@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_np._jit import allocator, inlined, kernel
+from eplb_np._jit import allocator, kernel
 from eplb_np._types import Int, Ints
 from eplb_np.kernels.assignment import AssignmentScratch, assign, make_assignment_scratch
 from eplb_np.kernels.grid import Grid, fill_grid, longest_time
@@ -49,7 +49,7 @@ def make_replan_scratch(num_rows: Int, num_gpus: Int, num_experts: Int) -> Repla
     )
 
 
-@inlined
+@kernel
 def replan_if_better(
     grid: Grid, scratch: ReplanScratch, tau: float, elsewhere: float, price: float, budget: Ints
 ) -> Int:
@@ -81,7 +81,7 @@ def replan_if_better(
     return fetches
 
 
-@inlined
+@kernel
 def _replan(old: Grid, scratch: ReplanScratch) -> Int:
     """Plan from scratch; GPUs take the columns with which they keep the most replicas.
 
@@ -124,7 +124,7 @@ def _count_fetches(old: Grid, g: Int, new: Grid, k: Int) -> Int:
     return fetches
 
 
-@inlined
+@kernel
 def _adopt(grid: Grid, scratch: ReplanScratch) -> None:
     """Take over the plan of `_replan`; which slot on its GPU an expert gets is decided later."""
     new = scratch.search.grid
