@@ -1,14 +1,17 @@
 """What planning from history and mending give on traces, against planning anew, and the ceiling.
 
-    python docs/replays.py [--loads FOLDER] [--seeds 5] [--windows 64] [--lost-gpu]
+    python docs/replays.py [--loads FOLDER] [--seeds 5] [--windows 64] [--traces ramps]
+    python docs/replays.py --lost-gpu | --speeds [--loads FOLDER]
 
 Draws traces of four scenarios around some workloads, the recorded loads in FOLDER (files as
 `eplb-np plan` reads them) or, without it, synthetic ones, and replays them on three deployments.
 From the 9th window on, a plan is made before every window and judged on the window itself. Prints
 a Markdown table: means over the seeds, and in brackets the worst seed. Points are hundredths of
-balancedness above DeepSeek's policy on the last 8 windows, which is what serving stacks do.
+balancedness above DeepSeek's policy on the last 8 windows, which is what serving stacks do. Times
+are medians over windows and seeds, and in brackets the slowest replan of all.
 
-With `--lost-gpu` it prints instead what it takes to do without a GPU, and to have it back.
+With `--lost-gpu` it prints instead what it takes to do without a GPU, and to have it back; with
+`--speeds`, how far above the lower bound plans for GPUs of different speeds end.
 
 Balance and moves are deterministic; the times are those of one thread on this machine.
 """
@@ -19,7 +22,7 @@ import argparse
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from ablation import read_or_make
@@ -139,14 +142,16 @@ def replay_all(topology: eplb_np.Topology, trace: workloads.LoadTrace) -> Cell:
 
 def table_row(scenario: str, deployment: str, cells: Sequence[Cell]) -> str:
     """Format the replays of several seeds as a row of the table."""
-    goal = GOALS[scenario][deployment]
+    goal = GOALS[scenario][deployment] if scenario in GOALS else None
     points = [cell.points("mended") for cell in cells]
     moved = [cell.moved("mended") for cell in cells]
-    time = statistics.median(cell.replays["mended"].milliseconds for cell in cells)
+    times = [1e3 * cell.replays["mended"].seconds for cell in cells]
+    time = float(np.median(times))
     missed = {
-        "balance": statistics.mean(points) < goal.points,
-        "moves": statistics.mean(moved) > goal.moved,
+        "balance": goal is not None and statistics.mean(points) < goal.points,
+        "moves": goal is not None and statistics.mean(moved) > goal.moved,
         "time": time > MILLISECONDS,
+        "slowest": float(np.max(times)) > MILLISECONDS,
     }
 
     def mean(values: Iterator[float]) -> float:
@@ -165,8 +170,8 @@ def table_row(scenario: str, deployment: str, cells: Sequence[Cell]) -> str:
         f"{mean(cell.points('ceiling') for cell in cells):+.2f}",
         f"{mean(cell.moved('deepseek') for cell in cells):.0f}",
         f"**{mean(iter(moved)):.2f}** ({max(moved):.2f})",
-        f"{goal.points:+.1f}, {goal.moved} %",
-        f"{time:.1f}",
+        f"{goal.points:+.1f}, {goal.moved} %" if goal else "",
+        f"{time:.1f} ({np.max(times):.0f})",
         ", ".join(what for what, is_missed in missed.items() if is_missed) or "-",
     )
     return f"| {' | '.join(columns)} |"
@@ -190,12 +195,17 @@ HEADER = (
 )
 
 
-def print_table(profiles: NDArray[Any], num_seeds: int, num_windows: int) -> None:
+def print_table(
+    profiles: NDArray[Any],
+    num_seeds: int,
+    num_windows: int,
+    scenarios: Sequence[Scenario] = SCENARIOS,
+) -> None:
     """Replay everything and print a row for each scenario and deployment."""
     eplb_np.warmup()
     print(f"| {' | '.join(HEADER)} |")
     print(f"|{'---|' * 2}{'--:|' * (len(HEADER) - 3)}---|")
-    for scenario in SCENARIOS:
+    for scenario in scenarios:
         traces = [
             workloads.scenario_trace(scenario, profiles, num_windows=num_windows, seed=seed)
             for seed in range(num_seeds)
@@ -246,19 +256,57 @@ def print_lost_gpu(profiles: NDArray[Any]) -> None:
             )
 
 
+def print_speeds(profiles: NDArray[Any]) -> None:
+    """Plan each workload from scratch for GPUs of different speeds."""
+    columns = ("deployment", "speeds", "% above the bound", "worst layer, %")
+    print(f"| {' | '.join(columns)} |")
+    print("|---|---|--:|--:|")
+    for deployment, (num_replicas, num_gpus, num_nodes, num_groups) in DEPLOYMENTS.items():
+        half = num_gpus // 2
+        spread = np.random.default_rng(0).normal(0, 0.1, num_gpus)
+        speeds = {
+            "all 1": [1.0] * num_gpus,
+            "1 and 1.5 in turn": [1.0, 1.5] * half,
+            "one of 0.5": [0.5] + [1.0] * (num_gpus - 1),
+            "lognormal, 10 %": np.exp(spread).tolist(),
+            "first half 1, others 1.5": [1.0] * half + [1.5] * half,
+        }
+        for name, gpu_speeds in speeds.items():
+            topology = eplb_np.Topology(
+                profiles.shape[2], num_replicas, num_gpus, num_nodes, num_groups,
+                gpu_speeds=gpu_speeds,
+            )  # fmt: skip
+            plans = [eplb_np.make_plan(load, topology, policy="refined") for load in profiles]
+            longest, bound = np.array(
+                [
+                    (plan.gpu_time(load).max(axis=1), plan.lower_bound(load))
+                    for plan, load in zip(plans, profiles, strict=True)
+                ]
+            ).swapaxes(0, 1)
+            above = 100 * (longest.sum() / bound.sum() - 1)
+            worst = 100 * ((longest / bound).max() - 1)
+            print(f"| {deployment} | {name} | {above:.2f} | {worst:.1f} |")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table for recorded or synthetic workloads."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--loads", type=Path, metavar="FOLDER", help="recorded loads")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument(
+        "--traces", nargs="+", choices=get_args(Scenario), default=SCENARIOS, metavar="SCENARIO"
+    )
     parser.add_argument("--lost-gpu", action="store_true", help="lose a GPU instead")
+    parser.add_argument("--speeds", action="store_true", help="GPUs of different speeds instead")
     options = parser.parse_args(arguments)
     profiles = read_profiles(options.loads)
     if options.lost_gpu:
         print_lost_gpu(profiles)
+    elif options.speeds:
+        print_speeds(profiles)
     else:
-        print_table(profiles, options.seeds, options.windows)
+        print_table(profiles, options.seeds, options.windows, options.traces)
 
 
 if __name__ == "__main__":
