@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,6 +46,13 @@ def numba_cuda() -> Any:
     return cuda
 
 
+def simulated() -> bool:
+    """Whether Numba's simulator stands in for a GPU."""
+    from numba import config
+
+    return bool(config.ENABLE_CUDASIM)
+
+
 def is_available() -> bool:
     """Tell whether plans can be made on a GPU here.
 
@@ -68,19 +76,13 @@ def is_available() -> bool:
 def require_device() -> Any:
     """Return Numba's CUDA module with a GPU at hand, or raise `DeviceError`."""
     cuda = numba_cuda()
-    if _simulated():
+    if simulated():
         return cuda
     with device_errors():
         cuda.current_context()
     if not cuda.is_available():  # there is a driver, so what is missing is the toolkit
         raise DeviceError(f"the CUDA toolkit (libNVVM) is not found: {HOW_TO_GET_IT}")
     return cuda
-
-
-def _simulated() -> bool:
-    from numba import config
-
-    return bool(config.ENABLE_CUDASIM)
 
 
 @contextmanager
@@ -101,10 +103,10 @@ def explain(error: BaseException) -> str | None:
     """Say what an error of Numba's CUDA target means, or None where it is another's error."""
     name = type(error).__name__
     said = _one_line(error)
-    if name == "CudaAPIError":
-        code = getattr(error, "code", None)
-        code = code if isinstance(code, int) else (error.args or (None,))[0]
-        number = int(code) if isinstance(code, int) else -1
+    # The number is the error's first argument, or, when the driver failed to start, in its text.
+    stated = re.search(r"[\[(](\d+)[\])]", said)
+    number = int(stated[1]) if stated else -1
+    if name == "CudaAPIError" or (name == "CudaSupportError" and number >= 0):
         if number == OUT_OF_MEMORY:
             return f"the GPU has no memory left ({said}): free some, or plan on the CPU"
         if number == NO_DEVICE:
@@ -136,7 +138,7 @@ def as_stream(stream: Any) -> Any:
     """
     if stream is None or (isinstance(stream, int) and stream == 0):
         return 0
-    if _simulated() or hasattr(stream, "auto_synchronize"):
+    if simulated() or hasattr(stream, "auto_synchronize"):
         return stream
     if hasattr(stream, "__cuda_stream__"):
         stream = stream.__cuda_stream__()[1]
@@ -144,16 +146,19 @@ def as_stream(stream: Any) -> Any:
         stream = getattr(stream, name, stream)
     if not isinstance(stream, int):
         raise ValueError(
-            f"stream={stream!r} is no stream: give a stream of Numba, CuPy or PyTorch, or its handle"
+            f"stream={stream!r} is no stream: give one of Numba, CuPy or PyTorch, or its handle"
         )
-    return numba_cuda().external_stream(stream) if stream else 0
+    return _external_stream(stream) if stream else 0
+
+
+@functools.lru_cache(maxsize=64)
+def _external_stream(handle: int) -> Any:
+    return numba_cuda().external_stream(handle)
 
 
 def wait_for(producer: int, stream: Any) -> None:
     """Let a stream wait for what another one, given as a handle, has been given to do so far."""
-    cuda = numba_cuda()
-    if producer == getattr(getattr(stream, "handle", stream), "value", stream):
-        return
-    event = cuda.event(timing=False)
-    event.record(as_stream(producer))
-    event.wait(stream)
+    if int(stream) != producer:
+        event = numba_cuda().event(timing=False)
+        event.record(as_stream(producer))
+        event.wait(stream)

@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., object])
 SIMULATED = bool(config.ENABLE_CUDASIM)
 MAX_THREADS = 512
 MAX_REGISTERS = 65536 // MAX_THREADS
-"""A block's threads share 65,536 registers on every GPU; a kernel that took more would not start."""
+"""A block's threads share 65,536 registers; a kernel that takes more does not start."""
 
 
 def launched(function: Callable[..., None]) -> Any:

@@ -91,4 +91,3 @@ def pack_block(
     copy_row(weight[row], s.item_load, team)
     pack_items(num_items, num_packs, refine_steps, s, team)
     write_packs(row, num_items // num_packs, pack_index, rank_in_pack, s, team)
-

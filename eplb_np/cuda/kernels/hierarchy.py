@@ -63,7 +63,7 @@ def plan_node(
 ) -> None:
     """Plan one node of a layer with loads ``weight`` [E] float32.
 
-    Out: ``s.expert`` and ``s.count`` of its experts, ``s.members`` the replica in each of its
+    Out: ``s.expert`` and ``s.logcnt`` of its experts, ``s.members`` the replica in each of its
     slots, ``s.owner`` and ``s.rank`` the replicas' experts and ranks.
     """
     num_replicas = s.owner.shape[0]

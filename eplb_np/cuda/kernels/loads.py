@@ -1,11 +1,11 @@
-"""Loads that are on the GPU already: made float32, and looked through for what no plan can be of."""
+"""Loads that are on the GPU already: made float32, and looked through."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba import cuda, types
 
 from eplb_np._types import Floats, Ints
 from eplb_np.cuda.kernels._jit import launched
@@ -30,7 +30,7 @@ def find_doubtful_rows(weight: Floats, doubtful: Ints) -> None:
 
     On a grid [X] with ``CHECK_THREADS`` threads.
     """
-    totals = cuda.shared.array(CHECK_THREADS, np.float64)
+    totals = cuda.shared.array(CHECK_THREADS, types.float64)
     row = cuda.blockIdx.x
     thread = cuda.threadIdx.x
     total = 0.0

@@ -13,14 +13,16 @@ NO_SLOT = -1
 
 @device
 def write_counts(layer: Int, logcnt: Ints, s: Scratch, team: Team) -> None:
-    """A node's part of ``logcnt`` [L, E]."""
+    """Write a node's part of ``logcnt`` [L, E]."""
     for e in range(team.thread, s.expert.shape[0], team.size):
-        logcnt[layer, at(s.expert[e])] = s.count[e]
+        logcnt[layer, at(s.expert[e])] = s.logcnt[e]
 
 
 @device
-def write_slots(layer: Int, node: Int, phy2log: Ints, phyrank: Ints, s: Scratch, team: Team) -> None:
-    """A node's part of ``phy2log`` and ``phyrank`` [L, P]."""
+def write_slots(
+    layer: Int, node: Int, phy2log: Ints, phyrank: Ints, s: Scratch, team: Team
+) -> None:
+    """Write a node's part of ``phy2log`` and ``phyrank`` [L, P]."""
     first = node * s.owner.shape[0]
     for place in range(team.thread, s.owner.shape[0], team.size):
         replica = s.members[place]
@@ -32,7 +34,7 @@ def write_slots(layer: Int, node: Int, phy2log: Ints, phyrank: Ints, s: Scratch,
 def write_log2phy(
     layer: Int, node: Int, phy2log: Ints, log2phy: Ints, s: Scratch, team: Team
 ) -> None:
-    """A node's part of ``phy2log`` [L, P] and ``log2phy`` [L, E, X]."""
+    """Write a node's part of ``phy2log`` [L, P] and ``log2phy`` [L, E, X]."""
     num_experts = s.expert.shape[0]
     width = log2phy.shape[2]
     # The places of all experts in turn, without a division for each.
@@ -64,8 +66,8 @@ def write_replicas(
     for i in range(team.thread, s.owner.shape[0], team.size):
         phy2log[row, i] = s.owner[i]
         rank[row, i] = s.rank[i]
-    for e in range(team.thread, s.count.shape[0], team.size):
-        logcnt[row, e] = s.count[e]
+    for e in range(team.thread, s.logcnt.shape[0], team.size):
+        logcnt[row, e] = s.logcnt[e]
 
 
 @device

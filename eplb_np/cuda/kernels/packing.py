@@ -57,17 +57,17 @@ def longest_processing_time(
         shift += 1
     size = power_of_two(num_packs)
     queue = s.spare
-    now = np.int64(0)
-    after = size + 1
+    now: Int = np.int64(0)
+    after: Int = size + 1
     # Where the first items all weigh something, they find one empty pack after the other.
-    first = num_packs if heaviest_load(s.keys[at(num_packs - 1)]) > 0 else np.int64(0)
+    first: Int = num_packs if heaviest_load(s.keys[at(num_packs - 1)]) > 0 else np.int64(0)
     for p in range(team.thread, size, team.size):
-        index = np.int64(p) << shift
+        empty = np.int64(p) << shift
         queue[p] = NEVER
         if p < num_packs:
-            queue[p] = lightest_first(np.float32(0), index)
+            queue[p] = lightest_first(np.float32(0), empty)
             if first > 0:
-                queue[p] = lightest_first(heaviest_load(s.keys[p]), index + 1)
+                queue[p] = lightest_first(heaviest_load(s.keys[p]), empty + 1)
                 s.members[at(p * capacity)] = key_index(s.keys[p])
     sort_keys(queue, size, team)
     if team.thread == 0:

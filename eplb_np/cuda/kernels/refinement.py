@@ -77,7 +77,7 @@ def sort_light_pack(light: Int, capacity: Int, s: Scratch, team: Team) -> None:
     for place in range(team.thread, capacity, team.size):
         item = s.members[at(light + place)]
         key = lightest_first(s.item_load[at(item)], np.int64(item))
-        position = np.int64(0)
+        position: Int = np.int64(0)
         for i in range(light, light + capacity):
             other = s.members[at(i)]
             if lightest_first(s.item_load[at(other)], np.int64(other)) < key:
@@ -95,7 +95,7 @@ def best_swap(
     """
     best: Int = NEVER
     for place in range(team.thread, capacity, team.size):
-        item = np.int64(s.members[at(heavy + place)])
+        item: Int = np.int64(s.members[at(heavy + place)])
         position = first_position(item, capacity, s)
         for candidate in range(2):
             other = s.order[at(larger(position - candidate, np.int64(0)))]
@@ -115,7 +115,7 @@ def first_position(item: Int, capacity: Int, s: Scratch) -> Int:
     The last position where there is none.
     """
     target = s.item_load[at(item)] - s.half[0]
-    position = np.int64(0)
+    position: Int = np.int64(0)
     stop = capacity - 1
     while position < stop:
         middle = (position + stop) // 2
@@ -165,8 +165,8 @@ def renumber(
     """
     for place in range(team.thread, capacity, team.size):
         if place == leaver_rank:
-            item = newcomer
-            rank = newcomer_rank
+            item: Int = newcomer
+            rank: Int = newcomer_rank
             if leaver_rank < newcomer_rank:
                 rank -= 1
             if leaver_rank != newcomer_rank and s.members[at(pack + newcomer_rank)] < newcomer:

@@ -41,7 +41,7 @@ def grant_replicas(first: Int, stop: Int, adams: bool, shift: Int, s: Scratch, t
 
     A key's index is the expert and, in its last ``shift`` bits, the expert's count: whoever
     reads the key knows the count, and needs no array that another thread is about to change.
-    Out: ``s.count``, and in ``s.owner`` and ``s.rank`` who got each replica and which it was.
+    Out: ``s.logcnt``, and in ``s.owner`` and ``s.rank`` who got each replica and which it was.
     """
     if first == stop:
         return
@@ -50,15 +50,15 @@ def grant_replicas(first: Int, stop: Int, adams: bool, shift: Int, s: Scratch, t
     for e in range(team.thread, size, team.size):
         s.keys[e] = NEVER
         if e < num_experts:
-            count = s.count[e]
+            count = s.logcnt[e]
             index = (np.int64(e) << shift) | count
             s.keys[e] = heaviest_first(quotient(s.weight[e], count, adams), index)
     sort_keys(s.keys, size, team)
 
     # No more experts than there are grants can be anybody's choice.
     length = smaller(num_experts, stop - first)
-    now = np.int64(0)
-    after = s.keys.shape[0]
+    now: Int = np.int64(0)
+    after: Int = s.keys.shape[0]
     if team.thread == 0:
         s.queues[at(length)] = NEVER
         s.queues[at(after + length)] = NEVER
@@ -71,7 +71,7 @@ def grant_replicas(first: Int, stop: Int, adams: bool, shift: Int, s: Scratch, t
         if team.thread == 0:
             s.owner[at(num_experts + replica)] = expert
             s.rank[at(num_experts + replica)] = count
-            s.count[at(expert)] = count + 1
+            s.logcnt[at(expert)] = count + 1
         load = quotient(s.weight[at(expert)], count + 1, adams)
         key = heaviest_first(load, index + 1)
         replace_first(s.queues, now, after, length, key, team)
@@ -88,19 +88,19 @@ def donor_fixup(s: Scratch, team: Team) -> None:
     heaviest: Int = NEVER
     lightest: Int = NEVER
     for e in range(team.thread, s.weight.shape[0], team.size):
-        average = adams_quotient(s.weight[e], s.count[e])
+        average = adams_quotient(s.weight[e], s.logcnt[e])
         heaviest = smaller(heaviest, heaviest_first(average, e))
         lightest = smaller(lightest, lightest_first(average, e))
     heaviest, lightest = smallest_of_block(heaviest, lightest, s.team_keys, team)
     donor = key_index(heaviest)
     receiver = key_index(lightest)
-    if team.thread == 0 and donor != receiver and s.count[at(donor)] > 1:
-        count = s.count[at(donor)]
+    if team.thread == 0 and donor != receiver and s.logcnt[at(donor)] > 1:
+        count = s.logcnt[at(donor)]
         old = adams_quotient(s.weight[at(donor)], count)
         new = adams_quotient(s.weight[at(donor)], count - 1)
         if np.float64(new) + FIXUP_MARGIN < np.float64(old):
-            s.count[at(donor)] = count - 1
-            s.count[at(receiver)] += 1
+            s.logcnt[at(donor)] = count - 1
+            s.logcnt[at(receiver)] += 1
     sync()
 
 
@@ -108,7 +108,7 @@ def donor_fixup(s: Scratch, team: Team) -> None:
 def allocate_replicas(num_extra: Int, num_tail: Int, shift: Int, s: Scratch, team: Team) -> None:
     """Count of each expert of ``s.weight``: ``num_tail`` of the extra replicas by Sainte-Lague."""
     for e in range(team.thread, s.weight.shape[0], team.size):
-        s.count[e] = 1
+        s.logcnt[e] = 1
     sync()
     grant_replicas(0, num_extra - num_tail, True, shift, s, team)
     grant_replicas(num_extra - num_tail, num_extra, False, shift, s, team)
@@ -126,14 +126,14 @@ def replicas_by_expert(s: Scratch, team: Team) -> None:
     stop = smaller(start + run, num_experts)
     total = np.int64(0)
     for e in range(start, stop):
-        total += s.count[at(e)]
+        total += s.logcnt[at(e)]
     s.team_keys[at(team.thread)] = total
     sync()
     replica = np.int64(0)
     for thread in range(team.thread):
         replica += s.team_keys[at(thread)]
     for e in range(start, stop):
-        for r in range(s.count[at(e)]):
+        for r in range(s.logcnt[at(e)]):
             s.owner[at(replica)] = e
             s.rank[at(replica)] = r
             replica += 1
@@ -154,4 +154,4 @@ def weigh_replicas(weight: Floats, s: Scratch, team: Team) -> None:
     """Load of each replica, which are the items to pack."""
     for i in range(team.thread, s.owner.shape[0], team.size):
         e = s.owner[i]
-        s.item_load[i] = adams_quotient(weight[at(e)], s.count[at(e)])
+        s.item_load[i] = adams_quotient(weight[at(e)], s.logcnt[at(e)])

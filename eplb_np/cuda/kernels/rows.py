@@ -11,13 +11,14 @@ Loads are float32; outputs are int64, or int32 where the caller wants that.
 from __future__ import annotations
 
 import numpy as np
-from numba import cuda
+from numba import cuda, types
 
 from eplb_np._types import Floats, Int, Ints
 from eplb_np.cuda.kernels._jit import launched
 from eplb_np.cuda.kernels.block import Team
 from eplb_np.cuda.kernels.blocks import pack_block, plan_block, replicate_block
-from eplb_np.cuda.kernels.outputs import write_counts, write_log2phy, write_slots
+from eplb_np.cuda.kernels.outputs import NO_SLOT, write_counts, write_log2phy, write_slots
+from eplb_np.kernels.decisions import at
 
 
 @launched
@@ -34,10 +35,10 @@ def plan_slots(
     phyrank: Ints,
     logcnt: Ints,
 ) -> None:
-    """Plan every layer of ``weight`` [L, E] on a grid [L, N]: the slots and their ranks."""
-    words = cuda.shared.array(0, np.int64)
-    ints = cuda.shared.array(0, np.int32)
-    floats = cuda.shared.array(0, np.float32)
+    """Plan every layer of ``weight`` [L, E] on a grid [L, N]: slots and ranks."""
+    words = cuda.shared.array(0, types.int64)
+    ints = cuda.shared.array(0, types.int32)
+    floats = cuda.shared.array(0, types.float32)
     team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
     layer = np.int64(cuda.blockIdx.x)
     node = np.int64(cuda.blockIdx.y)
@@ -93,10 +94,10 @@ def plan_maps(
     log2phy: Ints,
     logcnt: Ints,
 ) -> None:
-    """Plan every layer of ``weight`` [L, E] on a grid [L, N]: the slots, and the slots of each expert."""
-    words = cuda.shared.array(0, np.int64)
-    ints = cuda.shared.array(0, np.int32)
-    floats = cuda.shared.array(0, np.float32)
+    """Plan every layer of ``weight`` [L, E] on a grid [L, N]: slots, and slots of each expert."""
+    words = cuda.shared.array(0, types.int64)
+    ints = cuda.shared.array(0, types.int32)
+    floats = cuda.shared.array(0, types.float32)
     team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
     layer = np.int64(cuda.blockIdx.x)
     node = np.int64(cuda.blockIdx.y)
@@ -149,9 +150,9 @@ def replicate_rows(
     logcnt: Ints,
 ) -> None:
     """Allocate every row of ``weight`` [X, E] on a grid [X]."""
-    words = cuda.shared.array(0, np.int64)
-    ints = cuda.shared.array(0, np.int32)
-    floats = cuda.shared.array(0, np.float32)
+    words = cuda.shared.array(0, types.int64)
+    ints = cuda.shared.array(0, types.int32)
+    floats = cuda.shared.array(0, types.float32)
     team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
     row = np.int64(cuda.blockIdx.x)
     replicate_block(
@@ -177,7 +178,18 @@ def replicate_rows_large(
     team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
     row = np.int64(cuda.blockIdx.x)
     replicate_block(
-        row, team, weight, num_tail, shift, room, phy2log, rank, logcnt, words[block], ints[block], floats[block]
+        row,
+        team,
+        weight,
+        num_tail,
+        shift,
+        room,
+        phy2log,
+        rank,
+        logcnt,
+        words[block],
+        ints[block],
+        floats[block],
     )
 
 
@@ -191,13 +203,23 @@ def pack_rows(
     rank_in_pack: Ints,
 ) -> None:
     """Pack every row of ``weight`` [X, n] on a grid [X]."""
-    words = cuda.shared.array(0, np.int64)
-    ints = cuda.shared.array(0, np.int32)
-    floats = cuda.shared.array(0, np.float32)
+    words = cuda.shared.array(0, types.int64)
+    ints = cuda.shared.array(0, types.int32)
+    floats = cuda.shared.array(0, types.float32)
     team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
     row = np.int64(cuda.blockIdx.x)
     pack_block(
-        row, team, weight, num_packs, refine_steps, room, pack_index, rank_in_pack, words, ints, floats
+        row,
+        team,
+        weight,
+        num_packs,
+        refine_steps,
+        room,
+        pack_index,
+        rank_in_pack,
+        words,
+        ints,
+        floats,
     )
 
 
@@ -218,5 +240,28 @@ def pack_rows_large(
     team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
     row = np.int64(cuda.blockIdx.x)
     pack_block(
-        row, team, weight, num_packs, refine_steps, room, pack_index, rank_in_pack, words[block], ints[block], floats[block]
+        row,
+        team,
+        weight,
+        num_packs,
+        refine_steps,
+        room,
+        pack_index,
+        rank_in_pack,
+        words[block],
+        ints[block],
+        floats[block],
     )
+
+
+@launched
+def fill_log2phy(phy2log: Ints, phyrank: Ints, log2phy: Ints) -> None:
+    """Slot of each replica of each expert, ``log2phy`` [L, E, X], on a grid [L]."""
+    layer = np.int64(cuda.blockIdx.x)
+    thread = np.int64(cuda.threadIdx.x)
+    for e in range(log2phy.shape[1]):
+        for r in range(thread, log2phy.shape[2], cuda.blockDim.x):
+            log2phy[layer, e, r] = NO_SLOT
+    cuda.syncthreads()
+    for slot in range(thread, phy2log.shape[1], cuda.blockDim.x):
+        log2phy[layer, at(phy2log[layer, slot]), at(phyrank[layer, slot])] = slot

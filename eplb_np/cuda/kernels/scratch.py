@@ -20,7 +20,7 @@ class Scratch(NamedTuple):
     queues: Ints  # [2 r + 3] int64, keys and spare together: a queue of experts in each
     team_keys: Ints  # [2 * threads] int64, what the threads bring to a common decision
     expert: Ints  # [n] int32, logical expert at each node-local place
-    count: Ints  # [n] int32, replicas of each expert
+    logcnt: Ints  # [n] int32, replicas of each expert
     owner: Ints  # [p] int32, node-local expert of each replica
     rank: Ints  # [p] int32, which of its expert's replicas it is
     members: Ints  # [i] int32, item in each place of each pack
