@@ -115,8 +115,9 @@ def explain(error: BaseException) -> str | None:
             return f"the CUDA driver is too old, {TOO_OLD[number]}: update it, or {HOW_TO_GET_IT}"
         return f"the GPU failed or was lost ({said}): restart the process to use it; {CPU_WORKS}"
     if name == "CudaSupportError":
+        reason = said.removeprefix("Error at driver init: ").split(". ")[0]
         return (
-            f"no CUDA driver and GPU are found ({said}): install NVIDIA's driver, and "
+            f"there is no GPU to plan on ({reason}): install NVIDIA's driver, and "
             f"{HOW_TO_GET_IT}; {CPU_WORKS}"
         )
     if name in ("NvvmSupportError", "NvvmError", "NvrtcError", "LinkerError", "NvvmWarning"):
