@@ -1,4 +1,8 @@
-"""What the threads of a block do together."""
+"""What the threads of a block do together.
+
+The loops of these functions are run thousands of times in a row. They say ``while``, as the number
+of turns of ``range(start, stop, step)`` takes a division of 64-bit integers, once for each loop.
+"""
 
 from __future__ import annotations
 
@@ -75,34 +79,52 @@ def sort_keys(keys: Ints, size: Int, team: Team) -> None:
         stride = span // 2
         while stride > 0:
             sync()
-            for i in range(team.thread, size // 2, team.size):
+            i = team.thread
+            while i < size // 2:
                 low = 2 * i - (i & (stride - 1))
                 a = keys[at(low)]
                 b = keys[at(low + stride)]
                 if (a > b) == ((low & span) == 0):
                     keys[at(low)] = b
                     keys[at(low + stride)] = a
+                i += team.size
             stride //= 2
         span *= 2
     sync()
 
 
 @device
-def replace_first(queues: Ints, now: Int, after: Int, length: Int, key: Int, team: Team) -> None:
+def place_in_queue(length: Int, team: Team) -> Int:
+    """Place whose key a thread holds; those that are too many look at the last one too."""
+    return smaller(team.thread, length - 1)
+
+
+@device
+def replace_first(
+    queues: Ints, now: Int, after: Int, length: Int, own: Int, behind: Int, key: Int, team: Team
+) -> Int:
     """Take the first key of a sorted queue out and put another, not smaller, in its place.
 
     The queue begins at ``queues[now]``, ascending, and will begin at ``queues[after]``; at both
     places NEVER follows its last key. (Two arrays that change roles would hide from the compiler
-    that both are in shared memory.)
+    that both are in shared memory.) ``own`` is the key at the thread's place and ``behind`` the
+    next one, read by the caller before it had made the new key, as the reads take as long as
+    that. Returns what is at the thread's place then.
 
     A systolic priority queue: each key looks at its neighbour and at the new key, and knows what
     stands in its place afterwards. So a step takes one barrier, however long the queue is; a
     minimum by halves would take one for each half, and a winner tree a load for each level.
     """
-    for i in range(team.thread, length, team.size):
-        behind = queues[at(now + i + 1)]
-        queues[at(after + i)] = smaller(behind, larger(queues[at(now + i)], key))
+    own = smaller(behind, larger(own, key))
+    if team.thread < length:
+        queues[at(after + team.thread)] = own
+    i = team.thread + team.size
+    while i < length:
+        following = queues[at(now + i + 1)]
+        queues[at(after + i)] = smaller(following, larger(queues[at(now + i)], key))
+        i += team.size
     sync()
+    return own
 
 
 @device

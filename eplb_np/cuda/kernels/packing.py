@@ -6,7 +6,7 @@ import numpy as np
 
 from eplb_np._types import Int
 from eplb_np.cuda.kernels._jit import device, sync
-from eplb_np.cuda.kernels.block import Team, power_of_two, replace_first, sort_keys
+from eplb_np.cuda.kernels.block import Team, place_in_queue, power_of_two, replace_first, sort_keys
 from eplb_np.cuda.kernels.refinement import refine_packs
 from eplb_np.cuda.kernels.scratch import Scratch
 from eplb_np.kernels.decisions import (
@@ -76,7 +76,10 @@ def longest_processing_time(
     sync()
 
     mask = (np.int64(1) << shift) - 1
+    place = place_in_queue(num_packs, team)
+    own = queue[at(place)]
     for i in range(first, num_items):
+        behind = queue[at(now + place + 1)]
         item = s.keys[at(i)]
         lightest = queue[at(now)]
         index = key_index(lightest)
@@ -86,5 +89,5 @@ def longest_processing_time(
         key = lightest_first(key_load(lightest) + heaviest_load(item), index + 1)
         if held + 1 == capacity:
             key = NEVER
-        replace_first(queue, now, after, num_packs, key, team)
+        own = replace_first(queue, now, after, num_packs, own, behind, key, team)
         now, after = after, now

@@ -8,6 +8,7 @@ from eplb_np._types import Floats, Int
 from eplb_np.cuda.kernels._jit import device, sync
 from eplb_np.cuda.kernels.block import (
     Team,
+    place_in_queue,
     power_of_two,
     replace_first,
     smaller,
@@ -64,7 +65,10 @@ def grant_replicas(first: Int, stop: Int, adams: bool, shift: Int, s: Scratch, t
         s.queues[at(after + length)] = NEVER
     sync()
     mask = (np.int64(1) << shift) - 1
+    place = place_in_queue(length, team)
+    own = s.queues[at(place)]
     for replica in range(first, stop):
+        behind = s.queues[at(now + place + 1)]
         index = key_index(s.queues[at(now)])
         expert = index >> shift
         count = index & mask
@@ -74,7 +78,7 @@ def grant_replicas(first: Int, stop: Int, adams: bool, shift: Int, s: Scratch, t
             s.logcnt[at(expert)] = count + 1
         load = quotient(s.weight[at(expert)], count + 1, adams)
         key = heaviest_first(load, index + 1)
-        replace_first(s.queues, now, after, length, key, team)
+        own = replace_first(s.queues, now, after, length, own, behind, key, team)
         now, after = after, now
 
 
