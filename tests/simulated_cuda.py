@@ -129,6 +129,8 @@ def output_buffers() -> None:
         assert_same([out[0].copy_to_host()], [EXPECTED[0].astype(np.int32)], "scratch")
         with refused("scratch has shape (9,)", "int64 on the GPU"):
             cuda.rebalance_experts(loads, *SIZES, out=out, scratch=scratch[:9])
+        with refused("scratch is no array on the GPU"):
+            cuda.rebalance_experts(loads, *SIZES, out=out, scratch=np.empty(1000, np.int64))
 
 
 def bad_input() -> None:

@@ -90,6 +90,10 @@ class CudaAPIError(Exception):
         return "[{}] {}".format(*self.args)
 
 
+class CUDAError(Exception):
+    pass
+
+
 class CudaSupportError(Exception):
     pass
 
@@ -109,7 +113,7 @@ class NvvmSupportError(Exception):
         (CudaSupportError("Error at driver init: \nCall to cuInit (803):"), "too old"),
         (CudaSupportError("Error at driver init: \n\nNo library.\nSet this"), "(No library)"),
         (NvvmSupportError("libNVVM cannot be found.\nDo that"), "pip install eplb-np[cuda13]"),
-        (MemoryError("pinned"), "no memory"),
+        (CUDAError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the PTX was"), "too old"),
     ],
 )
 def test_what_goes_wrong_is_said_in_one_line(error, part):

@@ -13,14 +13,32 @@ import numpy as np
 HOW_TO_GET_IT = "pip install eplb-np[cuda13] (or [cuda12], for CUDA 12 drivers)"
 CPU_WORKS = "device='cpu' works as before"
 
-# What the CUDA driver answers, by number: https://docs.nvidia.com/cuda/cuda-driver-api
-OUT_OF_MEMORY = 2
-NO_DEVICE = 100
-TOO_OLD = {
-    35: "it is older than the CUDA toolkit that is installed",
-    222: "it does not know the code that the installed CUDA toolkit makes",
-    803: "it does not fit the installed CUDA libraries",
+# What the CUDA driver answers: https://docs.nvidia.com/cuda/cuda-driver-api
+OUT_OF_MEMORY, INSUFFICIENT_DRIVER, NO_DEVICE, UNSUPPORTED_CODE, DRIVER_MISMATCH = (
+    2,
+    35,
+    100,
+    222,
+    803,
+)
+NUMBERS = {
+    "OUT_OF_MEMORY": OUT_OF_MEMORY,
+    "INSUFFICIENT_DRIVER": INSUFFICIENT_DRIVER,
+    "NO_DEVICE": NO_DEVICE,
+    "UNSUPPORTED_PTX_VERSION": UNSUPPORTED_CODE,
+    "SYSTEM_DRIVER_MISMATCH": DRIVER_MISMATCH,
 }
+TOO_OLD = {
+    INSUFFICIENT_DRIVER: "older than the CUDA toolkit that is installed",
+    UNSUPPORTED_CODE: "and does not know the code that the installed CUDA toolkit makes",
+    DRIVER_MISMATCH: "and does not fit the installed CUDA libraries",
+}
+
+# By name, as their classes are elsewhere in each implementation of numba.cuda.
+DRIVER_ERRORS = ("CudaAPIError", "CUDAError")
+TOOLKIT_ERRORS = (
+    "NvvmSupportError", "NvvmError", "NvrtcError", "NVRTCError", "LinkerError", "nvJitLinkError",
+)  # fmt: skip
 
 
 class DeviceError(RuntimeError):
@@ -80,9 +98,15 @@ def require_device() -> Any:
         return cuda
     with device_errors():
         cuda.current_context()
-    if not cuda.is_available():  # there is a driver, so what is missing is the toolkit
+    if not _has_toolkit():
         raise DeviceError(f"the CUDA toolkit (libNVVM) is not found: {HOW_TO_GET_IT}")
     return cuda
+
+
+@functools.cache
+def _has_toolkit() -> bool:
+    """Whether kernels can be compiled, where there is a driver."""
+    return bool(numba_cuda().is_available())
 
 
 @contextmanager
@@ -101,12 +125,10 @@ def device_errors() -> Iterator[None]:
 
 def explain(error: BaseException) -> str | None:
     """Say what an error of Numba's CUDA target means, or None where it is another's error."""
-    name = type(error).__name__
+    kind = type(error).__name__
     said = _one_line(error)
-    # The number is the error's first argument, or, when the driver failed to start, in its text.
-    stated = re.search(r"[\[(](\d+)[\])]", said)
-    number = int(stated[1]) if stated else -1
-    if name == "CudaAPIError" or (name == "CudaSupportError" and number >= 0):
+    number = _driver_number(error, said)
+    if kind in DRIVER_ERRORS or (kind == "CudaSupportError" and number is not None):
         if number == OUT_OF_MEMORY:
             return f"the GPU has no memory left ({said}): free some, or plan on the CPU"
         if number == NO_DEVICE:
@@ -114,17 +136,26 @@ def explain(error: BaseException) -> str | None:
         if number in TOO_OLD:
             return f"the CUDA driver is too old, {TOO_OLD[number]}: update it, or {HOW_TO_GET_IT}"
         return f"the GPU failed or was lost ({said}): restart the process to use it; {CPU_WORKS}"
-    if name == "CudaSupportError":
+    if kind == "CudaSupportError":
         reason = said.removeprefix("Error at driver init: ").split(". ")[0]
         return (
             f"there is no GPU to plan on ({reason}): install NVIDIA's driver, and "
             f"{HOW_TO_GET_IT}; {CPU_WORKS}"
         )
-    if name in ("NvvmSupportError", "NvvmError", "NvrtcError", "LinkerError", "NvvmWarning"):
+    if kind in TOOLKIT_ERRORS:
         return f"the CUDA toolkit cannot compile here ({said}): {HOW_TO_GET_IT}"
-    if name == "MemoryError" or "OUT_OF_MEMORY" in said:
-        return f"the GPU has no memory left ({said}): free some, or plan on the CPU"
     return None
+
+
+def _driver_number(error: BaseException, said: str) -> int | None:
+    """Return what the driver answered: an error's code or, where it did not start, from its text."""
+    try:
+        return int(getattr(error, "code", None))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        pass
+    named = [number for name, number in NUMBERS.items() if f"CUDA_ERROR_{name}" in said]
+    stated = re.search(r"[\[(](\d+)[\])]", said)
+    return named[0] if named else int(stated[1]) if stated else None
 
 
 def _one_line(error: BaseException) -> str:
@@ -159,7 +190,8 @@ def _external_stream(handle: int) -> Any:
 
 def wait_for(producer: int, stream: Any) -> None:
     """Let a stream wait for what another one, given as a handle, has been given to do so far."""
-    if int(stream) != producer:
+    default = (0, 1)  # two names of one stream
+    if int(stream) != producer and not (int(stream) in default and producer in default):
         event = numba_cuda().event(timing=False)
         event.record(as_stream(producer))
         event.wait(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from importlib import import_module
 from typing import Any
@@ -58,18 +59,27 @@ def launch(
     if num_bytes <= SHARED_BYTES:
         configured(name, grid, threads, stream, num_bytes)(*args)
         return
-    shape = (int(np.prod(grid)), num_bytes // 8)
+    shape = (math.prod(grid), num_bytes // 8)
     if scratch is None:
         scratch = numba_cuda().device_array(shape, np.int64, stream=stream)
-    elif scratch.size < shape[0] * shape[1] or scratch.dtype != np.int64 or scratch.ndim != 1:
-        raise ValueError(
-            f"scratch has shape {tuple(scratch.shape)} and dtype {scratch.dtype}: "
-            f"give [{shape[0] * shape[1]}] int64 on the GPU"
-        )
     else:
-        scratch = scratch[: shape[0] * shape[1]].reshape(*shape)
+        scratch = _as_scratch(scratch, *shape)
     views = scratch, scratch.view(np.int32), scratch.view(np.float32)
     configured(f"{name}_large", grid, threads, stream)(*args, *views)
+
+
+def _as_scratch(scratch: Any, blocks: int, words: int) -> Any:
+    """Working memory that was passed in, as a row for each block."""
+    wanted = f"give [{blocks * words}] int64 on the GPU"
+    if not hasattr(scratch, "__cuda_ndarray__"):
+        if not hasattr(scratch, "__cuda_array_interface__"):
+            raise ValueError(f"scratch is no array on the GPU: {wanted}")
+        scratch = numba_cuda().as_cuda_array(scratch, sync=False)
+    if scratch.ndim != 1 or scratch.dtype != np.int64 or scratch.size < blocks * words:
+        raise ValueError(
+            f"scratch has shape {tuple(scratch.shape)} and dtype {scratch.dtype}: {wanted}"
+        )
+    return scratch[: blocks * words].reshape(blocks, words)
 
 
 def configured(
