@@ -148,7 +148,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _driver_number(error: BaseException, said: str) -> int | None:
-    """Return what the driver answered: an error's code or, where it did not start, from its text."""
+    """Return what the driver answered: the code of an error, else what its text says."""
     try:
         return int(getattr(error, "code", None))  # type: ignore[arg-type]
     except (TypeError, ValueError):
