@@ -84,6 +84,16 @@ def large_rows() -> None:
         assert_same(cuda.replicate_experts(*case.args, on_host=True), expected, case.id)
 
 
+def real_layers() -> None:
+    """One layer of a real deployment, hierarchical and global."""
+    load = np.floor(np.random.default_rng(56).lognormal(6.0, 1.0, (1, 256)))
+    for sizes in ((288, 8, 4, 32), (288, 1, 1, 72)):
+        for policy in ("hybrid", "deepseek"):
+            expected = naive.rebalance_experts(load, *sizes, policy=policy)
+            planned = cuda.rebalance_experts(load, *sizes, policy=policy, on_host=True)
+            assert_same(planned, expected, f"{sizes} {policy}")
+
+
 LOAD = np.arange(24.0).reshape(2, 12) % 7
 SIZES = 16, 4, 2, 4
 EXPECTED = naive.rebalance_experts(LOAD, *SIZES)
