@@ -17,9 +17,11 @@ ROOT = DOCS.parent
 
 def test_api_reference_has_every_public_name_and_no_other() -> None:
     plans, loads = (DOCS / "api.md").read_text().split("## Workloads")
+    loads, on_gpu = loads.split("## On a GPU")
     directive = re.compile(r"^\.\. auto(?:function|class):: (\S+)$", re.MULTILINE)
-    assert set(directive.findall(plans)) == set(eplb_np.__all__) - {"workloads"}
+    assert set(directive.findall(plans)) == set(eplb_np.__all__) - {"workloads", "cuda"}
     assert set(directive.findall(loads)) == set(eplb_np.workloads.__all__)
+    assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
 
 
 @pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs"])
