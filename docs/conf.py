@@ -30,7 +30,7 @@ html_title = "eplb_np"
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "eplb_np"},
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 8,
     "navbar_align": "left",
     "navigation_with_keys": False,
     "show_prev_next": False,

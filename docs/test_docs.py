@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numba
 import numpy as np
 import pytest
+import replays
 from ablation import DEPLOYMENTS, VARIANTS, Variant, plan_variant, print_table, read_or_make
 
 import eplb_np
@@ -16,10 +19,13 @@ ROOT = DOCS.parent
 
 
 def test_api_reference_has_every_public_name_and_no_other() -> None:
-    plans, loads = (DOCS / "api.md").read_text().split("## Workloads")
-    loads, on_gpu = loads.split("## On a GPU")
-    directive = re.compile(r"^\.\. auto(?:function|class):: (\S+)$", re.MULTILINE)
-    assert set(directive.findall(plans)) == set(eplb_np.__all__) - {"workloads", "cuda"}
+    plans, rest = (DOCS / "api.md").read_text().split("## Replays")
+    replayed, rest = rest.split("## Workloads")
+    loads, on_gpu = rest.split("## On a GPU")
+    directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
+    modules = {"cuda", "replay", "workloads"}
+    assert set(directive.findall(plans)) == set(eplb_np.__all__) - modules
+    assert set(directive.findall(replayed)) == set(eplb_np.replay.__all__)
     assert set(directive.findall(loads)) == set(eplb_np.workloads.__all__)
     assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
 
@@ -63,3 +69,48 @@ def test_ablation_prints_a_row_for_each_deployment_and_variant(
     rows = capsys.readouterr().out.splitlines()[2:]
     assert len(rows) == len(DEPLOYMENTS) * len(VARIANTS)
     assert all("| 0 of " in row for row in rows)
+
+
+PICTURES = DOCS / "pictures"
+MAX_PICTURE_BYTES = 60_000
+
+
+def test_pictures_are_small_and_shown() -> None:
+    pages = "".join(page.read_text() for page in [*DOCS.glob("*.md"), ROOT / "README.md"])
+    pictures = sorted(PICTURES.glob("*.svg"))
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size < MAX_PICTURE_BYTES
+        assert f"pictures/{picture.name})" in pages
+        ElementTree.parse(picture)
+
+
+few_profiles = eplb_np.workloads.related_profiles(eplb_np.workloads.skewed_load(1, 256), 3)
+needs_jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_JIT is set")
+
+
+@needs_jit
+def test_replays_print_a_row_for_each_trace_and_deployment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    replays.print_table(few_profiles, num_seeds=1, num_windows=12)
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(replays.SCENARIOS) * len(replays.DEPLOYMENTS)
+    assert {row.count("|") for row in rows} == {header.count("|")}
+
+
+@needs_jit
+def test_what_a_lost_gpu_takes_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    replays.print_lost_gpu(few_profiles)
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert len(rows) == 5 * 4
+    assert sum("lost, seats only" in row for row in rows) == 4
+
+
+@needs_jit
+def test_pictures_are_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    import pictures
+
+    figures = pictures.draw_all(few_profiles, num_windows=12)
+    assert {f"{name}.svg" for name in figures} == {path.name for path in PICTURES.glob("*.svg")}

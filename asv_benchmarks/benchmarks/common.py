@@ -81,6 +81,53 @@ def seeded_loads(deployment: Deployment, seed: int) -> dict[str, np.ndarray]:
     return {name: np.rint(10_000 * np.exp(h)).astype(np.float32) for name, h in heats.items()}
 
 
+# Dirichlet concentration of a window's shares around their mean, tokens of a layer in a window of
+# prefill and in one of small decode batches, deviation of an expert's logarithm between workloads,
+# and total variation that a slow drift makes in a window: those of recorded loads.
+CONCENTRATION = 20_000
+WINDOW_TOKENS = 10_000_000
+DECODE_WINDOW_TOKENS = 12_000
+WORKLOAD_SPREAD = 0.23
+DRIFT = 0.005
+
+
+def seeded_windows(
+    deployment: Deployment, scenario: str, num_windows: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make a trace, which a commit under test must not choose either.
+
+    Parameters
+    ----------
+    scenario : {"switches", "drift", "stationary", "decode"}
+        Three workloads after each other that drift a little, one that drifts towards another, one
+        that stays as it is, and the same in windows of few tokens.
+
+    Returns
+    -------
+    windows, mean : ndarray, [W, L, E], float32 and float64
+        Tokens, and the shares that they were drawn from.
+    """
+    rng = np.random.default_rng(seed)
+    base = seeded_loads(deployment, seed)["load"]
+    spread = WORKLOAD_SPREAD * rng.standard_normal((4, *base.shape))
+    workload = base * np.exp(spread)
+    workload /= workload.sum(axis=2, keepdims=True)
+    mean = np.empty((num_windows, *base.shape))
+    for window in range(num_windows):
+        part, age = 0, window
+        if scenario == "switches":
+            part, age = divmod(window, -(-num_windows // 3))
+        here, there = workload[part], workload[part + 1]
+        drifts = scenario in ("switches", "drift")
+        variation = 0.5 * np.abs(there - here).sum(axis=1).mean()
+        gone = min(1.0, DRIFT * age / variation) if drifts else 0.0
+        mean[window] = (1 - gone) * here + gone * there
+    shares = rng.gamma(CONCENTRATION * mean)
+    shares /= shares.sum(axis=2, keepdims=True)
+    tokens = DECODE_WINDOW_TOKENS if scenario == "decode" else WINDOW_TOKENS
+    return rng.multinomial(tokens, shares).astype(np.float32), mean
+
+
 def input_file(deployment: str) -> str:
     """Name of a deployment's inputs in the folder that asv gives ``setup_cache``."""
     return f"{deployment.replace(' ', '_').replace('/', '_')}.npz"

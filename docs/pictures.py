@@ -1,0 +1,203 @@
+"""Draw the pictures of `production.md`, from the synthetic traces of `replays.py`.
+
+    python docs/pictures.py [FOLDER]
+
+Writes SVG files into FOLDER, by default `docs/pictures`. The same Matplotlib writes the same
+bytes. Backgrounds are transparent, and all colours can be told apart on white and on black.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from replays import LOOKBACK, planners, read_profiles, topology_of
+
+import eplb_np
+from eplb_np import workloads
+from eplb_np.forecast import LoadForecast
+from eplb_np.replay import Replay, mending, replay
+from eplb_np.workloads.traces import Scenario
+
+DEPLOYMENT = "288 global 72"
+SEED = 1
+PRICES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # in mean GPU loads
+INK = "#7d7d7d"  # text that is read on white and on black
+LINES: dict[str, dict[str, Any]] = {
+    "ceiling": {"color": "#2f9e6e", "linestyle": (0, (1, 1)), "label": "ceiling: the future known"},
+    "mended": {"color": "#3a8ee6", "linewidth": 2.0, "label": "mended"},
+    "deepseek": {
+        "color": "#e0762f",
+        "linestyle": (0, (5, 1.5)),
+        "label": f"planned anew (deepseek, last {LOOKBACK} windows)",
+    },
+    "never": {"color": "#9a86c9", "linestyle": (0, (6, 1, 1, 1)), "label": "never replanned"},
+}
+SCENARIO_LINES: dict[Scenario, dict[str, Any]] = {
+    "stationary": {"color": "#b08a2e", "linestyle": (0, (1, 1))},
+    "drift": {"color": "#c2609b", "linestyle": (0, (5, 1.5))},
+    "switches": {"color": "#2e9dab", "linewidth": 2.0},
+}
+STYLE = {
+    "svg.hashsalt": "eplb_np",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": INK,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.5,
+    "savefig.transparent": True,
+}
+
+
+def new_picture(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
+    """One pair of axes."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    return figure, axes
+
+
+def mark_switches(axes: Any, trace: workloads.LoadTrace) -> None:
+    """Draw a line where another workload begins."""
+    for i, window in enumerate(trace.switches):
+        label = "another workload" if i == 0 else None
+        axes.axvline(window - 0.5, color=INK, linewidth=1, alpha=0.7, label=label)
+
+
+def draw_balancedness(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figure:
+    """Balancedness of each window."""
+    figure, axes = new_picture("window", "GPU balancedness")
+    mark_switches(axes, trace)
+    window = np.arange(LOOKBACK, len(trace.load))
+    for name, style in LINES.items():
+        axes.plot(window, replays[name].window_balancedness, **style)
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.3))
+    return figure
+
+
+def draw_moves(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figure:
+    """Replicas fetched so far."""
+    figure, axes = new_picture("window", "replicas fetched so far, in all layers")
+    mark_switches(axes, trace)
+    window = np.arange(LOOKBACK + 1, len(trace.load))
+    for name in ("deepseek", "mended"):
+        axes.plot(window, replays[name].moved[1:].cumsum(), **LINES[name])
+    axes.set_yscale("log")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def draw_windows_used(traces: dict[Scenario, workloads.LoadTrace]) -> Figure:
+    """How many windows the forecast rests on."""
+    figure, axes = new_picture("window", "windows behind the forecast")
+    for scenario, style in SCENARIO_LINES.items():
+        mark_switches(axes, traces[scenario])
+        axes.plot(windows_used(traces[scenario]), label=scenario, **style)
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def windows_used(trace: workloads.LoadTrace) -> list[float]:
+    """In effect, after each window."""
+    forecast = LoadForecast(*trace.load.shape[1:])
+    used = []
+    for load in trace.load.astype(np.float32):
+        forecast.observe(load)
+        used.append(forecast.windows_used)
+    return used
+
+
+def draw_balance_against_moves(
+    replays: dict[str, Replay], trace: workloads.LoadTrace, topology: eplb_np.Topology
+) -> Figure:
+    """What moving less costs: mending at several prices of a fetch, and planning anew."""
+    figure, axes = new_picture("slots fetched per replan, %", "GPU balancedness")
+    mean_gpu_load = float(trace.load[0].sum(axis=1).mean()) / topology.num_gpus
+    mended = [
+        replay(
+            trace.load,
+            mending(topology, eplb_np.MoveLimits(price=price * mean_gpu_load)),
+            first_window=LOOKBACK,
+        )
+        for price in PRICES
+    ]
+    shares = [100 * result.moved_share for result in mended]
+    style = LINES["mended"] | {"marker": "o", "label": "mended, at several prices of a fetch"}
+    axes.plot(shares, [result.balancedness for result in mended], **style)
+    for price, share, result in zip(PRICES, shares, mended, strict=True):
+        where = (share, result.balancedness)
+        axes.annotate(f"{price:g}", where, (4, -11), textcoords="offset points", fontsize=8)
+    for name, marker in (("deepseek", "s"), ("refined", "^"), ("forecast", "D")):
+        label = {"refined": f"refined, last {LOOKBACK} windows", "forecast": "refined, forecast"}
+        axes.plot(
+            100 * replays[name].moved_share,
+            replays[name].balancedness,
+            marker,
+            color=LINES["deepseek"]["color"],
+            label=label.get(name, f"deepseek, last {LOOKBACK} windows"),
+        )
+    for name in ("ceiling", "never"):
+        axes.axhline(replays[name].balancedness, **LINES[name])
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.36))
+    return figure
+
+
+def draw_all(profiles: NDArray[np.float64], num_windows: int = 64) -> dict[str, Figure]:
+    """All pictures, by file name."""
+    traces = {
+        scenario: workloads.scenario_trace(scenario, profiles, num_windows=num_windows, seed=SEED)
+        for scenario in SCENARIO_LINES
+    }
+    trace = traces["switches"]
+    topology = topology_of(DEPLOYMENT, profiles.shape[2])
+    replays = {
+        name: replay(trace.load, planner, first_window=LOOKBACK)
+        for name, planner in planners(topology, trace).items()
+    }
+    with mpl.rc_context(STYLE):
+        return {
+            "balancedness": draw_balancedness(replays, trace),
+            "moves": draw_moves(replays, trace),
+            "windows_used": draw_windows_used(traces),
+            "balance_against_moves": draw_balance_against_moves(replays, trace, topology),
+        }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the pictures."""
+    folder = Path(arguments[0]) if arguments else Path(__file__).parent / "pictures"
+    folder.mkdir(exist_ok=True)
+    figures = draw_all(read_profiles(None))
+    with mpl.rc_context(STYLE):
+        for name, figure in figures.items():
+            path = folder / f"{name}.svg"
+            figure.savefig(path, metadata={"Date": None, "Creator": None})
+            lines = (line.rstrip() for line in path.read_text().splitlines())
+            path.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,313 @@
+"""What planning from history and mending give on traces, against planning anew, and the ceiling.
+
+    python docs/replays.py [--loads FOLDER] [--seeds 5] [--windows 64] [--traces ramps]
+    python docs/replays.py --lost-gpu | --speeds [--loads FOLDER]
+
+Draws traces of four scenarios around some workloads, the recorded loads in FOLDER (files as
+`eplb-np plan` reads them) or, without it, synthetic ones, and replays them on three deployments.
+From the 9th window on, a plan is made before every window and judged on the window itself. Prints
+a Markdown table: means over the seeds, and in brackets the worst seed. Points are hundredths of
+balancedness above DeepSeek's policy on the last 8 windows, which is what serving stacks do. Times
+are medians over windows and seeds, and in brackets the slowest replan of all.
+
+With `--lost-gpu` it prints instead what it takes to do without a GPU, and to have it back; with
+`--speeds`, how far above the lower bound plans for GPUs of different speeds end.
+
+Balance and moves are deterministic; the times are those of one thread on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+from ablation import read_or_make
+from numpy.typing import NDArray
+
+import eplb_np
+from eplb_np import workloads
+from eplb_np.replay import (
+    Planner,
+    Replay,
+    knowing_the_future,
+    mending,
+    once,
+    replanning,
+    replay,
+)
+from eplb_np.workloads.traces import Scenario
+
+LOOKBACK = 8
+LOST_GPU = 5
+NUM_PROFILES = 6  # as many as there are recordings
+SCENARIOS: tuple[Scenario, ...] = ("switches", "drift", "stationary", "decode")
+DEPLOYMENTS = {  # replicas, GPUs, nodes, groups
+    "288 global 32": (288, 32, 1, 1),
+    "288 global 72": (288, 72, 1, 1),
+    "288/8/4/32": (288, 32, 4, 8),
+}
+MILLISECONDS = 20.0
+
+
+class Goal(NamedTuple):
+    """What a replay should reach: least points above DeepSeek's policy, most % of slots moved."""
+
+    points: float
+    moved: float
+
+
+GOALS = {
+    scenario: dict(zip(DEPLOYMENTS, map(Goal, points, moved), strict=True))
+    for scenario, points, moved in (
+        ("switches", (1.5, 2.5, 0.5), (2, 5, 2)),
+        ("drift", (-0.2, -0.2, -0.2), (2, 6, 2)),
+        ("stationary", (0, 0, 0), (1, 4, 1)),
+        ("decode", (0, 0, 0), (1, 4, 1)),
+    )
+}
+
+
+class Cell(NamedTuple):
+    """Replays of one trace on one deployment, by planner."""
+
+    replays: dict[str, Replay]
+    switches: tuple[int, ...]
+
+    def points(self, planner: str) -> float:
+        """Hundredths of balancedness above DeepSeek's policy."""
+        deepseek = self.replays["deepseek"].balancedness
+        return 100 * (self.replays[planner].balancedness - deepseek)
+
+    def lost_at_switches(self) -> float:
+        """Points that the windows cost which begin a workload that nobody could know of."""
+        mended, ceiling = self.replays["mended"], self.replays["ceiling"]
+        first = [switch - LOOKBACK for switch in self.switches]
+        longest = mended.longest_time.copy()
+        longest[first] = ceiling.longest_time[first]
+        return 100 * (float(mended.mean_time.sum() / longest.sum()) - mended.balancedness)
+
+    def moved(self, planner: str) -> float:
+        """Per cent of all slots that are fetched at a replan."""
+        return 100 * self.replays[planner].moved_share
+
+
+def read_profiles(folder: Path | None) -> NDArray[np.float64]:
+    """Loads of several workloads, [K, L, E]: the recordings in a folder, or synthetic ones."""
+    if folder is None:
+        return workloads.related_profiles(read_or_make([])[0], NUM_PROFILES)
+    paths = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".npy", ".npz"))
+    return np.stack([load.astype(np.float64) for load in read_or_make([*map(str, paths)])])
+
+
+def topology_of(deployment: str, num_experts: int) -> eplb_np.Topology:
+    """Sizes of one of `DEPLOYMENTS`."""
+    return eplb_np.Topology(num_experts, *DEPLOYMENTS[deployment])
+
+
+def from_forecast(topology: eplb_np.Topology) -> Planner:
+    """Plan anew from the forecast: what history is worth without mending."""
+
+    def plan(history: NDArray[np.float32], current: eplb_np.Plan | None) -> eplb_np.Plan:
+        return eplb_np.make_plan(history, topology, policy="refined")
+
+    return plan
+
+
+def planners(topology: eplb_np.Topology, trace: workloads.LoadTrace) -> dict[str, Planner]:
+    """All that are compared."""
+    return {
+        "never": once(topology),
+        "deepseek": replanning(topology, "deepseek", LOOKBACK),
+        "refined": replanning(topology, "refined", LOOKBACK),
+        "forecast": from_forecast(topology),
+        "mended": mending(topology),
+        "ceiling": knowing_the_future(topology, trace.mean),
+    }
+
+
+def replay_all(topology: eplb_np.Topology, trace: workloads.LoadTrace) -> Cell:
+    """Replay a trace with every planner, from the first window that has `LOOKBACK` before it."""
+    return Cell(
+        {
+            name: replay(trace.load, planner, first_window=LOOKBACK)
+            for name, planner in planners(topology, trace).items()
+        },
+        trace.switches,
+    )
+
+
+def table_row(scenario: str, deployment: str, cells: Sequence[Cell]) -> str:
+    """Format the replays of several seeds as a row of the table."""
+    goal = GOALS[scenario][deployment] if scenario in GOALS else None
+    points = [cell.points("mended") for cell in cells]
+    moved = [cell.moved("mended") for cell in cells]
+    times = [1e3 * cell.replays["mended"].seconds for cell in cells]
+    time = float(np.median(times))
+    missed = {
+        "balance": goal is not None and statistics.mean(points) < goal.points,
+        "moves": goal is not None and statistics.mean(moved) > goal.moved,
+        "time": time > MILLISECONDS,
+        "slowest": float(np.max(times)) > MILLISECONDS,
+    }
+
+    def mean(values: Iterator[float]) -> float:
+        return statistics.mean(values)
+
+    columns = (
+        scenario,
+        deployment,
+        f"{mean(cell.replays['deepseek'].balancedness for cell in cells):.4f}",
+        *(
+            f"{mean(cell.points(planner) for cell in cells):+.2f}"
+            for planner in ("never", "refined", "forecast")
+        ),
+        f"**{mean(iter(points)):+.2f}** ({min(points):+.2f})",
+        f"{mean(cell.lost_at_switches() for cell in cells):.2f}",
+        f"{mean(cell.points('ceiling') for cell in cells):+.2f}",
+        f"{mean(cell.moved('deepseek') for cell in cells):.0f}",
+        f"**{mean(iter(moved)):.2f}** ({max(moved):.2f})",
+        f"{goal.points:+.1f}, {goal.moved} %" if goal else "",
+        f"{time:.1f} ({np.max(times):.0f})",
+        ", ".join(what for what, is_missed in missed.items() if is_missed) or "-",
+    )
+    return f"| {' | '.join(columns)} |"
+
+
+HEADER = (
+    "trace",
+    "deployment",
+    "deepseek",
+    "never",
+    "refined",
+    "forecast",
+    "mended",
+    "at switches",
+    "ceiling",
+    "% moved, deepseek",
+    "% moved, mended",
+    "goal",
+    "ms",
+    "missed",
+)
+
+
+def print_table(
+    profiles: NDArray[Any],
+    num_seeds: int,
+    num_windows: int,
+    scenarios: Sequence[Scenario] = SCENARIOS,
+) -> None:
+    """Replay everything and print a row for each scenario and deployment."""
+    eplb_np.warmup()
+    print(f"| {' | '.join(HEADER)} |")
+    print(f"|{'---|' * 2}{'--:|' * (len(HEADER) - 3)}---|")
+    for scenario in scenarios:
+        traces = [
+            workloads.scenario_trace(scenario, profiles, num_windows=num_windows, seed=seed)
+            for seed in range(num_seeds)
+        ]
+        for deployment in DEPLOYMENTS:
+            topology = topology_of(deployment, profiles.shape[2])
+            cells = [replay_all(topology, trace) for trace in traces]
+            print(table_row(scenario, deployment, cells), flush=True)
+
+
+def placement_of(plan: eplb_np.Plan) -> str:
+    """Placement, with one node called global as in the names of the deployments."""
+    return "global" if plan.topology.num_nodes == 1 else plan.placement
+
+
+def print_lost_gpu(profiles: NDArray[Any]) -> None:
+    """Lose a GPU after ten windows of a steady load, do without it for one, and get it back."""
+    columns = ("deployment", "change", "placement", "gets a seat", "fetched", "balancedness")
+    print(f"| {' | '.join(columns)} |")
+    print(f"|---|---|---|{'--:|' * 3}")
+    trace = workloads.scenario_trace("stationary", profiles, num_windows=13)
+    deployments = DEPLOYMENTS | {"320/8/4/32": (320, 32, 4, 8)}
+    for deployment, sizes in deployments.items():
+        topology = eplb_np.Topology(profiles.shape[2], *sizes)
+        history, after = trace.load[:10], trace.load[10]
+        others = [gpu for gpu in range(topology.num_gpus) if gpu != LOST_GPU]
+        plan = eplb_np.make_plan(history, topology, policy="refined")
+        seats_only = eplb_np.MoveLimits(total=0)
+        options: dict[str, Any] = {"policy": "refined", "active_gpus": others}
+        seated = eplb_np.make_plan(history, current=plan, limits=seats_only, **options)
+        mended = eplb_np.make_plan(history, current=plan, **options)
+        anew = eplb_np.make_plan(history, topology, **options)
+        back = eplb_np.make_plan(history, topology, current=mended, policy="refined")
+        changes = {
+            "lost, seats only": (plan, seated),
+            "lost, mended": (plan, mended),
+            "lost, planned anew": (plan, anew),
+            "back, mended": (mended, back),
+        }
+        print(f"| {deployment} | | {placement_of(plan)} | | | {plan.balancedness(after):.4f} |")
+        for change, (old, new) in changes.items():
+            moves = new.moves_from(old)
+            seats = int((moves.source_gpu < 0).sum())
+            balance = new.balancedness(after)
+            print(
+                f"| {deployment} | {change} | {placement_of(new)} | {seats} | {moves.num_fetched} "
+                f"| {balance:.4f} |"
+            )
+
+
+def print_speeds(profiles: NDArray[Any]) -> None:
+    """Plan each workload from scratch for GPUs of different speeds."""
+    columns = ("deployment", "speeds", "% above the bound", "worst layer, %")
+    print(f"| {' | '.join(columns)} |")
+    print("|---|---|--:|--:|")
+    for deployment, (num_replicas, num_gpus, num_nodes, num_groups) in DEPLOYMENTS.items():
+        half = num_gpus // 2
+        spread = np.random.default_rng(0).normal(0, 0.1, num_gpus)
+        speeds = {
+            "all 1": [1.0] * num_gpus,
+            "1 and 1.5 in turn": [1.0, 1.5] * half,
+            "one of 0.5": [0.5] + [1.0] * (num_gpus - 1),
+            "lognormal, 10 %": np.exp(spread).tolist(),
+            "first half 1, others 1.5": [1.0] * half + [1.5] * half,
+        }
+        for name, gpu_speeds in speeds.items():
+            topology = eplb_np.Topology(
+                profiles.shape[2], num_replicas, num_gpus, num_nodes, num_groups,
+                gpu_speeds=gpu_speeds,
+            )  # fmt: skip
+            plans = [eplb_np.make_plan(load, topology, policy="refined") for load in profiles]
+            longest, bound = np.array(
+                [
+                    (plan.gpu_time(load).max(axis=1), plan.lower_bound(load))
+                    for plan, load in zip(plans, profiles, strict=True)
+                ]
+            ).swapaxes(0, 1)
+            above = 100 * (longest.sum() / bound.sum() - 1)
+            worst = 100 * ((longest / bound).max() - 1)
+            print(f"| {deployment} | {name} | {above:.2f} | {worst:.1f} |")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table for recorded or synthetic workloads."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--loads", type=Path, metavar="FOLDER", help="recorded loads")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument(
+        "--traces", nargs="+", choices=get_args(Scenario), default=SCENARIOS, metavar="SCENARIO"
+    )
+    parser.add_argument("--lost-gpu", action="store_true", help="lose a GPU instead")
+    parser.add_argument("--speeds", action="store_true", help="GPUs of different speeds instead")
+    options = parser.parse_args(arguments)
+    profiles = read_profiles(options.loads)
+    if options.lost_gpu:
+        print_lost_gpu(profiles)
+    elif options.speeds:
+        print_speeds(profiles)
+    else:
+        print_table(profiles, options.seeds, options.windows, options.traces)
+
+
+if __name__ == "__main__":
+    main()
