@@ -20,11 +20,14 @@ ROOT = DOCS.parent
 
 def test_api_reference_has_every_public_name_and_no_other() -> None:
     plans, rest = (DOCS / "api.md").read_text().split("## Replays")
-    replayed, loads = rest.split("## Workloads")
+    replayed, rest = rest.split("## Workloads")
+    loads, on_gpu = rest.split("## On a GPU")
     directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
-    assert set(directive.findall(plans)) == set(eplb_np.__all__) - {"replay", "workloads"}
+    modules = {"cuda", "replay", "workloads"}
+    assert set(directive.findall(plans)) == set(eplb_np.__all__) - modules
     assert set(directive.findall(replayed)) == set(eplb_np.replay.__all__)
     assert set(directive.findall(loads)) == set(eplb_np.workloads.__all__)
+    assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
 
 
 @pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs"])

@@ -4,7 +4,7 @@ Loads come in, a plan comes out, and the plan goes where it is used. Modules who
 with an underscore are private.
 """
 
-from eplb_np import replay, workloads
+from eplb_np import cuda, replay, workloads
 from eplb_np._warmup import warmup
 from eplb_np.bounds import lower_bound
 from eplb_np.mending import MoveLimits
@@ -36,6 +36,7 @@ __all__ = [
     "Topology",
     "balanced_packing",
     "balancedness",
+    "cuda",
     "gpu_load",
     "in_order_plan",
     "layer_balancedness",

@@ -63,15 +63,29 @@ def as_load(load: ArrayLike, name: str = "weight", columns: str = "experts") -> 
     expert, naming the first offender. The array is the caller's own where it already fits.
     """
     given = as_array(load, name)
-    if given.ndim != 2:
+    check_rows(given.shape, name, columns)
+    return _as_float32(given, name, columns)
+
+
+def check_rows(shape: tuple[int, ...], name: str, columns: str) -> None:
+    """Raise ``ValueError`` unless a shape has two axes, neither of them empty."""
+    if len(shape) != 2:
         hint = (
-            f"{name}[None, :] is one layer" if given.ndim == 1 else "sum or select the other axes"
+            f"{name}[None, :] is one layer" if len(shape) == 1 else "sum or select the other axes"
         )
         raise ValueError(
-            f"{name} has {given.ndim} dimension(s), shape {given.shape}: "
+            f"{name} has {len(shape)} dimension(s), shape {shape}: "
             f"give [layers, {columns}] ({hint})"
         )
-    return _as_float32(given, name, columns)
+    check_not_empty(shape, name, columns)
+
+
+def check_not_empty(shape: tuple[int, ...], name: str, columns: str) -> None:
+    """Raise ``ValueError`` where an axis has no entries."""
+    if 0 in shape:
+        raise ValueError(
+            f"{name} has shape {shape}: at least one layer and one of {columns} are needed"
+        )
 
 
 def as_history(load: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -87,10 +101,7 @@ def as_history(load: ArrayLike, name: str) -> NDArray[np.float32]:
 
 
 def _as_float32(given: NDArray[np.generic], name: str, columns: str) -> NDArray[np.float32]:
-    if given.size == 0:
-        raise ValueError(
-            f"{name} has shape {given.shape}: at least one layer and one of {columns} are needed"
-        )
+    check_not_empty(given.shape, name, columns)
     with np.errstate(over="ignore", invalid="ignore"):
         weight = np.asarray(given, dtype=np.float32, order="C")
     # Another byte order, alignment or a read-only flag would be another type to Numba, and

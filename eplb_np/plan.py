@@ -16,7 +16,7 @@ from eplb_np import metrics
 from eplb_np._check import as_size
 from eplb_np.bounds import lower_bound
 from eplb_np.moves import Moves, moves_between
-from eplb_np.policies import Maps, log2phy_width, make_log2phy
+from eplb_np.policies import Device, Maps, log2phy_width, make_log2phy
 from eplb_np.topology import Placement, Topology
 
 
@@ -40,6 +40,9 @@ class Plan:
     moe_layer_ids : sequence of int, optional
         Id in the model of each planned layer, ascending; by default 0 .. L - 1. A model with
         dense layers has MoE layers whose ids do not start at 0.
+    device : {"cpu", "cuda"}, default: "cpu"
+        Where the plan was made. Equal plans are equal wherever they were made, and files do not
+        keep it.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class Plan:
     topology: Topology
     policy: str
     moe_layer_ids: Sequence[int] | None = None
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("phy2log", "phyrank"):
@@ -62,7 +66,12 @@ class Plan:
 
     @classmethod
     def _of_maps(
-        cls, maps: Maps, topology: Topology, policy: str, moe_layer_ids: Sequence[int]
+        cls,
+        maps: Maps,
+        topology: Topology,
+        policy: str,
+        moe_layer_ids: Sequence[int],
+        device: Device = "cpu",
     ) -> Plan:
         """Hold what a policy has just made, unchecked: a check can take longer than planning."""
         plan = object.__new__(cls)
@@ -74,6 +83,7 @@ class Plan:
             topology=topology,
             policy=policy,
             moe_layer_ids=tuple(moe_layer_ids),
+            device=device,
         )
         return plan
 
@@ -335,7 +345,7 @@ class Plan:
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy's arrays are read-only too, and what was built on demand is left behind.
         fields = (self.phy2log, self.phyrank, self.topology, self.policy, self.moe_layer_ids)
-        return Plan, fields
+        return Plan, (*fields, self.device)
 
 
 def check_layer_ids(ids: Sequence[int], num_layers: int) -> tuple[int, ...]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from eplb_np._check import as_history, as_size
+from eplb_np.cuda._arrays import as_host_load
 from eplb_np.forecast import LoadForecast
 from eplb_np.mending import MoveLimits, mend_maps
 from eplb_np.plan import Plan, check_layer_ids
-from eplb_np.policies import Maps, Policy, check_policy, make_maps
+from eplb_np.policies import Device, Maps, Policy, check_policy, make_maps
 from eplb_np.topology import Topology
 
 
@@ -34,6 +35,7 @@ def make_plan(
     dtype: DTypeLike | None = None,
     moe_layer_ids: Sequence[int] | None = None,
     num_threads: int | None = None,
+    device: Device | Literal["auto"] = "cpu",
 ) -> Plan:
     """Plan which expert goes into each slot of each GPU, for every layer.
 
@@ -76,6 +78,10 @@ def make_plan(
     num_threads : int, optional
         Threads over layers, chosen as in `rebalance_experts`. A budget of moves is spent layer
         by layer, on one thread.
+    device : {"cpu", "cuda", "auto"}, default: "cpu"
+        Where to plan. ``"cuda"`` is a GPU, for the hybrid and the deepseek policy: the same plan,
+        and ``load`` may be there. ``"auto"`` is the GPU where there is one that works and can
+        make the plan, else the CPU; `Plan.device` says which it was.
 
     Returns
     -------
@@ -89,6 +95,8 @@ def make_plan(
         ``policy`` or ``dtype`` is unknown, ``moe_layer_ids`` do not fit the layers, ``current``
         is no plan of these layers, experts and slots, or another policy than the refined one
         is to mend, or to plan for GPUs that differ. Nothing has been computed then.
+    eplb_np.cuda.DeviceError
+        If ``device="cuda"`` and there is no usable GPU; the message says what is missing.
 
     See Also
     --------
@@ -111,6 +119,9 @@ def make_plan(
     """
     if current is not None:
         check_is_plan(current)
+    check_device(device, policy, current is not None)
+    if device != "cpu":
+        load = as_host_load(load)
     history = as_history(load, "load")
     num_layers, num_experts = history.shape[1:]
     sizes = _sizes(
@@ -128,20 +139,50 @@ def make_plan(
     ids = range(num_layers) if moe_layer_ids is None else moe_layer_ids
     ids = check_layer_ids(ids, num_layers)
 
+    made_on: Device = "cpu"
     if current is None and len(history) == 1:
-        maps = make_maps(history[0], sizes, policy, num_threads)
+        maps, made_on = _make_maps_on(device, history[0], sizes, policy, num_threads)
     else:
         forecast = LoadForecast(num_layers, num_experts)
         forecast.observe(history)
         if current is None:
-            maps = make_maps(forecast.load.astype(np.float32), sizes, policy, num_threads)
+            weight = forecast.load.astype(np.float32)
+            maps, made_on = _make_maps_on(device, weight, sizes, policy, num_threads)
         else:
             maps = mend_maps(
                 forecast.expected(), current.phy2log, sizes, limits or MoveLimits(), num_threads
             )
     if integer != np.int64:
         maps = Maps(*(array.astype(integer) for array in maps))
-    return Plan._of_maps(maps, sizes, policy, ids)
+    return Plan._of_maps(maps, sizes, policy, ids, made_on)
+
+
+def check_device(device: str, policy: str, mends: bool) -> None:
+    """Raise ``ValueError`` for an unknown device, or a GPU for what only the CPU plans."""
+    if device not in ("cpu", "cuda", "auto"):
+        raise ValueError(f"device={device!r} is unknown: give one of 'cpu', 'cuda', 'auto'")
+    if device == "cuda" and (mends or policy == "refined"):
+        check_policy(policy)
+        raise ValueError(
+            f"policy={policy!r}{' with a current plan' if mends else ''} plans on the CPU only: "
+            "give device='cpu' or 'auto', or another policy"
+        )
+
+
+def _make_maps_on(
+    device: str, weight: NDArray[np.float32], sizes: Topology, policy: str, num_threads: int | None
+) -> tuple[Maps, Device]:
+    """Plan on the device that was asked for, and say on which it was."""
+    if device != "cpu" and policy != "refined":
+        from eplb_np import cuda
+        from eplb_np.cuda.planning import make_maps_on_gpu
+
+        try:
+            return make_maps_on_gpu(weight, sizes, policy), "cuda"
+        except cuda.DeviceError:
+            if device == "cuda":
+                raise
+    return make_maps(weight, sizes, policy, num_threads), "cpu"
 
 
 def _sizes(

@@ -12,6 +12,7 @@ from eplb_np._threads import choose_num_threads, for_each_block
 from eplb_np.topology import Topology
 
 Policy = Literal["hybrid", "deepseek", "refined"]
+Device = Literal["cpu", "cuda"]
 
 
 class Maps(NamedTuple):

@@ -62,11 +62,7 @@ def replicate_experts(
     load = as_load(weight)
     num_layers, num_experts = load.shape
     num_replicas = as_size("num_phy", num_phy)
-    if num_replicas < num_experts:
-        raise ValueError(
-            f"num_phy={num_replicas} is less than the {num_experts} experts of weight: "
-            f"every expert needs a replica, so give num_phy={num_experts} or more"
-        )
+    check_enough(num_replicas, num_experts)
     from eplb_np.kernels.replication import replicate_layers
 
     phy2log = np.empty((num_layers, num_replicas), np.int64)
@@ -74,3 +70,12 @@ def replicate_experts(
     logcnt = np.empty((num_layers, num_experts), np.int64)
     replicate_layers(load, phy2log, rank, logcnt)
     return phy2log, rank, logcnt
+
+
+def check_enough(num_replicas: int, num_experts: int) -> None:
+    """Raise ``ValueError`` where there are fewer replicas than experts."""
+    if num_replicas < num_experts:
+        raise ValueError(
+            f"num_phy={num_replicas} is less than the {num_experts} experts of weight: "
+            f"every expert needs a replica, so give num_phy={num_experts} or more"
+        )

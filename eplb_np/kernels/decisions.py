@@ -62,6 +62,12 @@ def key_load(key: Int) -> np.float32:
 
 
 @kernel
+def heaviest_load(key: Int) -> np.float32:
+    """Load that a key of `heaviest_first` was made with."""
+    return np.int32(INFINITY_BITS - (key >> KEY_SHIFT)).view(np.float32)
+
+
+@kernel
 def adams_quotient(weight: np.float32, count: Int) -> np.float32:
     """Load of each of ``count`` replicas: Adams' divisor, and what a replica really carries."""
     return weight / np.float32(count)

@@ -1,0 +1,17 @@
+"""The same plans on a GPU, byte for byte: loads go in and maps come out without the host.
+
+Importing this loads neither Numba nor CUDA; the first call does.
+"""
+
+from eplb_np.cuda._device import DeviceError, is_available
+from eplb_np.cuda.planning import rebalance_experts, rebalance_experts_hierarchical
+from eplb_np.cuda.stages import balanced_packing, replicate_experts
+
+__all__ = [
+    "DeviceError",
+    "balanced_packing",
+    "is_available",
+    "rebalance_experts",
+    "rebalance_experts_hierarchical",
+    "replicate_experts",
+]

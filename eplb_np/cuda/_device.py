@@ -1,0 +1,197 @@
+"""The GPU, if there is one: Numba's CUDA target, what goes wrong with it, and streams."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+HOW_TO_GET_IT = "pip install eplb-np[cuda13] (or [cuda12], for CUDA 12 drivers)"
+CPU_WORKS = "device='cpu' works as before"
+
+# What the CUDA driver answers: https://docs.nvidia.com/cuda/cuda-driver-api
+OUT_OF_MEMORY, INSUFFICIENT_DRIVER, NO_DEVICE, UNSUPPORTED_CODE, DRIVER_MISMATCH = (
+    2,
+    35,
+    100,
+    222,
+    803,
+)
+NUMBERS = {
+    "OUT_OF_MEMORY": OUT_OF_MEMORY,
+    "INSUFFICIENT_DRIVER": INSUFFICIENT_DRIVER,
+    "NO_DEVICE": NO_DEVICE,
+    "UNSUPPORTED_PTX_VERSION": UNSUPPORTED_CODE,
+    "SYSTEM_DRIVER_MISMATCH": DRIVER_MISMATCH,
+}
+TOO_OLD = {
+    INSUFFICIENT_DRIVER: "older than the CUDA toolkit that is installed",
+    UNSUPPORTED_CODE: "and does not know the code that the installed CUDA toolkit makes",
+    DRIVER_MISMATCH: "and does not fit the installed CUDA libraries",
+}
+
+# By name, as their classes are elsewhere in each implementation of numba.cuda.
+DRIVER_ERRORS = ("CudaAPIError", "CUDAError")
+TOOLKIT_ERRORS = (
+    "NvvmSupportError", "NvvmError", "NvrtcError", "NVRTCError", "LinkerError", "nvJitLinkError",
+)  # fmt: skip
+
+
+class DeviceError(RuntimeError):
+    """There is no usable GPU, or it failed; what is missing or happened, and what helps.
+
+    The CPU works afterwards as it did before.
+    """
+
+
+@functools.cache
+def numba_cuda() -> Any:
+    """Numba's CUDA module, or `DeviceError` where it cannot work, whatever the GPU."""
+    try:
+        from numba import cuda
+    except ImportError as error:
+        raise DeviceError(
+            f"numba.cuda cannot be imported ({_one_line(error)}): {HOW_TO_GET_IT}"
+        ) from error
+    if getattr(cuda, "implementation", "") == "NVIDIA" and not hasattr(np, "row_stack"):
+        raise DeviceError(
+            f"numba-cuda does not work with NumPy {np.__version__}: pip install 'numpy<2.5'"
+        )
+    return cuda
+
+
+def simulated() -> bool:
+    """Whether Numba's simulator stands in for a GPU."""
+    from numba import config
+
+    return bool(config.ENABLE_CUDASIM)
+
+
+def is_available() -> bool:
+    """Tell whether plans can be made on a GPU here.
+
+    Returns
+    -------
+    bool
+        Whether there are a driver, a toolkit and a GPU that answer.
+
+    Examples
+    --------
+    >>> from eplb_np import cuda
+    >>> device = "cuda" if cuda.is_available() else "cpu"
+    """
+    try:
+        require_device()
+    except DeviceError:
+        return False
+    return True
+
+
+def require_device() -> Any:
+    """Return Numba's CUDA module with a GPU at hand, or raise `DeviceError`."""
+    cuda = numba_cuda()
+    if simulated():
+        return cuda
+    with device_errors():
+        cuda.current_context()
+    if not _has_toolkit():
+        raise DeviceError(f"the CUDA toolkit (libNVVM) is not found: {HOW_TO_GET_IT}")
+    return cuda
+
+
+@functools.cache
+def _has_toolkit() -> bool:
+    """Whether kernels can be compiled, where there is a driver."""
+    return bool(numba_cuda().is_available())
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Turn what the driver, the linker or the compiler raise into a `DeviceError` of one line."""
+    try:
+        yield
+    except DeviceError:
+        raise
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        raise DeviceError(message) from error
+
+
+def explain(error: BaseException) -> str | None:
+    """Say what an error of Numba's CUDA target means, or None where it is another's error."""
+    kind = type(error).__name__
+    said = _one_line(error)
+    number = _driver_number(error, said)
+    if kind in DRIVER_ERRORS or (kind == "CudaSupportError" and number is not None):
+        if number == OUT_OF_MEMORY:
+            return f"the GPU has no memory left ({said}): free some, or plan on the CPU"
+        if number == NO_DEVICE:
+            return f"there is a CUDA driver, but no GPU ({said}): {CPU_WORKS}"
+        if number in TOO_OLD:
+            return f"the CUDA driver is too old, {TOO_OLD[number]}: update it, or {HOW_TO_GET_IT}"
+        return f"the GPU failed or was lost ({said}): restart the process to use it; {CPU_WORKS}"
+    if kind == "CudaSupportError":
+        reason = said.removeprefix("Error at driver init: ").split(". ")[0]
+        return (
+            f"there is no GPU to plan on ({reason}): install NVIDIA's driver, and "
+            f"{HOW_TO_GET_IT}; {CPU_WORKS}"
+        )
+    if kind in TOOLKIT_ERRORS:
+        return f"the CUDA toolkit cannot compile here ({said}): {HOW_TO_GET_IT}"
+    return None
+
+
+def _driver_number(error: BaseException, said: str) -> int | None:
+    """Return what the driver answered: the code of an error, else what its text says."""
+    try:
+        return int(getattr(error, "code", None))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        pass
+    named = [number for name, number in NUMBERS.items() if f"CUDA_ERROR_{name}" in said]
+    stated = re.search(r"[\[(](\d+)[\])]", said)
+    return named[0] if named else int(stated[1]) if stated else None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(":. ") or type(error).__name__
+
+
+def as_stream(stream: Any) -> Any:
+    """Return the Numba stream for what other libraries call a stream; None is the default one.
+
+    Takes Numba's own, a handle as an integer, and what has ``__cuda_stream__`` (the protocol),
+    ``cuda_stream`` (PyTorch) or ``ptr`` (CuPy).
+    """
+    if stream is None or (isinstance(stream, int) and stream == 0):
+        return 0
+    if simulated() or hasattr(stream, "auto_synchronize"):
+        return stream
+    if hasattr(stream, "__cuda_stream__"):
+        stream = stream.__cuda_stream__()[1]
+    for name in ("cuda_stream", "ptr"):
+        stream = getattr(stream, name, stream)
+    if not isinstance(stream, int):
+        raise ValueError(
+            f"stream={stream!r} is no stream: give one of Numba, CuPy or PyTorch, or its handle"
+        )
+    return _external_stream(stream) if stream else 0
+
+
+@functools.lru_cache(maxsize=64)
+def _external_stream(handle: int) -> Any:
+    return numba_cuda().external_stream(handle)
+
+
+def wait_for(producer: int, stream: Any) -> None:
+    """Let a stream wait for what another one, given as a handle, has been given to do so far."""
+    default = (0, 1)  # two names of one stream
+    if int(stream) != producer and not (int(stream) in default and producer in default):
+        event = numba_cuda().event(timing=False)
+        event.record(as_stream(producer))
+        event.wait(stream)

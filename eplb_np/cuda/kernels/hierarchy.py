@@ -1,0 +1,84 @@
+"""The plan of one layer's node: groups to nodes, replicas, replicas to GPUs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eplb_np._types import Floats, Int
+from eplb_np.cuda.kernels._jit import device, sync
+from eplb_np.cuda.kernels.block import Team, copy_row
+from eplb_np.cuda.kernels.packing import pack_items
+from eplb_np.cuda.kernels.replication import (
+    allocate_replicas,
+    donor_fixup,
+    replicas_by_expert,
+    replicas_by_grant,
+    weigh_replicas,
+)
+from eplb_np.cuda.kernels.scratch import Scratch
+from eplb_np.kernels.decisions import at
+from eplb_np.kernels.hierarchy import GPU_REFINE_STEPS, GROUP_REFINE_STEPS, NO_REFINE_STEPS
+
+
+@device
+def pack_groups(num_groups: Int, num_nodes: Int, steps: Int, s: Scratch, team: Team) -> None:
+    """Give groups to nodes: ``s.members`` are the groups by node, then by rank in the node.
+
+    Every block of a layer does it anew for itself: that is quicker than to wait for another.
+    """
+    group_size = s.layer_weight.shape[0] // num_groups
+    for g in range(team.thread, num_groups, team.size):
+        total = 0.0
+        for e in range(g * group_size, (g + 1) * group_size):
+            total += np.float64(s.layer_weight[at(e)])
+        s.item_load[g] = np.float32(total)
+    pack_items(num_groups, num_nodes, steps, s, team)
+
+
+@device
+def gather_node(node: Int, num_groups: Int, num_nodes: Int, s: Scratch, team: Team) -> None:
+    """Experts of a node and their loads, group by group."""
+    node_groups = num_groups // num_nodes
+    group_size = s.expert.shape[0] // node_groups
+    for i in range(team.thread, s.expert.shape[0], team.size):
+        group = s.members[at(node * node_groups + i // group_size)]
+        expert = group * group_size + i % group_size
+        s.expert[i] = expert
+        s.weight[i] = s.layer_weight[at(expert)]
+    sync()
+
+
+@device
+def plan_node(
+    weight: Floats,
+    node: Int,
+    num_groups: Int,
+    num_nodes: Int,
+    node_gpus: Int,
+    hybrid: bool,
+    num_tail: Int,
+    shift: Int,
+    s: Scratch,
+    team: Team,
+) -> None:
+    """Plan one node of a layer with loads ``weight`` [E] float32.
+
+    Out: ``s.expert`` and ``s.logcnt`` of its experts, ``s.members`` the replica in each of its
+    slots, ``s.owner`` and ``s.rank`` the replicas' experts and ranks.
+    """
+    num_replicas = s.owner.shape[0]
+    num_extra = num_replicas - s.expert.shape[0]
+    copy_row(weight, s.layer_weight, team)
+    sync()
+    group_steps = GROUP_REFINE_STEPS if hybrid else NO_REFINE_STEPS
+    pack_groups(num_groups, num_nodes, group_steps, s, team)
+    gather_node(node, num_groups, num_nodes, s, team)
+    allocate_replicas(num_extra, num_tail, shift, s, team)
+    if hybrid:
+        donor_fixup(s, team)
+        replicas_by_expert(s, team)
+    else:
+        replicas_by_grant(s, team)
+    weigh_replicas(s.weight, s, team)
+    gpu_steps = GPU_REFINE_STEPS if hybrid else NO_REFINE_STEPS
+    pack_items(num_replicas, node_gpus, gpu_steps, s, team)

@@ -1,0 +1,161 @@
+"""Replica allocation by the threads of a block."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eplb_np._types import Floats, Int
+from eplb_np.cuda.kernels._jit import device, sync
+from eplb_np.cuda.kernels.block import (
+    Team,
+    place_in_queue,
+    power_of_two,
+    replace_first,
+    smaller,
+    smallest_of_block,
+    sort_keys,
+)
+from eplb_np.cuda.kernels.scratch import Scratch
+from eplb_np.kernels.decisions import (
+    NEVER,
+    adams_quotient,
+    at,
+    heaviest_first,
+    key_index,
+    lightest_first,
+    sainte_lague_quotient,
+)
+from eplb_np.kernels.replication import FIXUP_MARGIN
+
+
+@device
+def quotient(weight: np.float32, count: Int, adams: bool) -> np.float32:
+    """Quotient that decides who gets the next replica."""
+    if adams:
+        return adams_quotient(weight, count)
+    return sainte_lague_quotient(weight, count)
+
+
+@device
+def grant_replicas(first: Int, stop: Int, adams: bool, shift: Int, s: Scratch, team: Team) -> None:
+    """Grant replicas ``first`` .. ``stop - 1`` by one kind of quotient.
+
+    A key's index is the expert and, in its last ``shift`` bits, the expert's count: whoever
+    reads the key knows the count, and needs no array that another thread is about to change.
+    Out: ``s.logcnt``, and in ``s.owner`` and ``s.rank`` who got each replica and which it was.
+    """
+    if first == stop:
+        return
+    num_experts = s.weight.shape[0]
+    size = power_of_two(num_experts)
+    for e in range(team.thread, size, team.size):
+        s.keys[e] = NEVER
+        if e < num_experts:
+            count = s.logcnt[e]
+            index = (np.int64(e) << shift) | count
+            s.keys[e] = heaviest_first(quotient(s.weight[e], count, adams), index)
+    sort_keys(s.keys, size, team)
+
+    # No more experts than there are grants can be anybody's choice.
+    length = smaller(num_experts, stop - first)
+    now: Int = np.int64(0)
+    after: Int = s.keys.shape[0]
+    if team.thread == 0:
+        s.queues[at(length)] = NEVER
+        s.queues[at(after + length)] = NEVER
+    sync()
+    mask = (np.int64(1) << shift) - 1
+    place = place_in_queue(length, team)
+    own = s.queues[at(place)]
+    for replica in range(first, stop):
+        behind = s.queues[at(now + place + 1)]
+        index = key_index(s.queues[at(now)])
+        expert = index >> shift
+        count = index & mask
+        if team.thread == 0:
+            s.owner[at(num_experts + replica)] = expert
+            s.rank[at(num_experts + replica)] = count
+            s.logcnt[at(expert)] = count + 1
+        load = quotient(s.weight[at(expert)], count + 1, adams)
+        key = heaviest_first(load, index + 1)
+        own = replace_first(s.queues, now, after, length, own, behind, key, team)
+        now, after = after, now
+
+
+@device
+def donor_fixup(s: Scratch, team: Team) -> None:
+    """Move one replica from the largest average to the smallest, if that lowers the largest.
+
+    It never does (docs/algorithm.md): the donor's own new average already decides. So this
+    is where it would be made, and the averages of the others are not looked at.
+    """
+    heaviest: Int = NEVER
+    lightest: Int = NEVER
+    for e in range(team.thread, s.weight.shape[0], team.size):
+        average = adams_quotient(s.weight[e], s.logcnt[e])
+        heaviest = smaller(heaviest, heaviest_first(average, e))
+        lightest = smaller(lightest, lightest_first(average, e))
+    heaviest, lightest = smallest_of_block(heaviest, lightest, s.team_keys, team)
+    donor = key_index(heaviest)
+    receiver = key_index(lightest)
+    if team.thread == 0 and donor != receiver and s.logcnt[at(donor)] > 1:
+        count = s.logcnt[at(donor)]
+        old = adams_quotient(s.weight[at(donor)], count)
+        new = adams_quotient(s.weight[at(donor)], count - 1)
+        if np.float64(new) + FIXUP_MARGIN < np.float64(old):
+            s.logcnt[at(donor)] = count - 1
+            s.logcnt[at(receiver)] += 1
+    sync()
+
+
+@device
+def allocate_replicas(num_extra: Int, num_tail: Int, shift: Int, s: Scratch, team: Team) -> None:
+    """Count of each expert of ``s.weight``: ``num_tail`` of the extra replicas by Sainte-Lague."""
+    for e in range(team.thread, s.weight.shape[0], team.size):
+        s.logcnt[e] = 1
+    sync()
+    grant_replicas(0, num_extra - num_tail, True, shift, s, team)
+    grant_replicas(num_extra - num_tail, num_extra, False, shift, s, team)
+
+
+@device
+def replicas_by_expert(s: Scratch, team: Team) -> None:
+    """Hybrid policy: the replicas of an expert stand side by side; fills owner and rank.
+
+    Each thread takes a run of experts and counts the replicas of the runs before its own.
+    """
+    num_experts = s.weight.shape[0]
+    run = (num_experts + team.size - 1) // team.size
+    start = smaller(team.thread * run, num_experts)
+    stop = smaller(start + run, num_experts)
+    total = np.int64(0)
+    for e in range(start, stop):
+        total += s.logcnt[at(e)]
+    s.team_keys[at(team.thread)] = total
+    sync()
+    replica = np.int64(0)
+    for thread in range(team.thread):
+        replica += s.team_keys[at(thread)]
+    for e in range(start, stop):
+        for r in range(s.logcnt[at(e)]):
+            s.owner[at(replica)] = e
+            s.rank[at(replica)] = r
+            replica += 1
+    sync()
+
+
+@device
+def replicas_by_grant(s: Scratch, team: Team) -> None:
+    """DeepSeek policy: a first copy of every expert; the others stand there as granted."""
+    for e in range(team.thread, s.weight.shape[0], team.size):
+        s.owner[e] = e
+        s.rank[e] = 0
+    sync()
+
+
+@device
+def weigh_replicas(weight: Floats, s: Scratch, team: Team) -> None:
+    """Load of each replica, which are the items to pack."""
+    for i in range(team.thread, s.owner.shape[0], team.size):
+        e = s.owner[i]
+        s.item_load[i] = adams_quotient(weight[at(e)], s.logcnt[at(e)])

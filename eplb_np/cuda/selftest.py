@@ -1,0 +1,178 @@
+"""Check a GPU against the CPU, byte for byte, and measure it: ``python -m eplb_np.cuda.selftest``.
+
+``--small`` makes a few small plans and measures nothing. It is meant for compute-sanitizer, under
+which all takes a hundred times as long:
+
+    compute-sanitizer --tool memcheck python -m eplb_np.cuda.selftest --small
+    compute-sanitizer --tool racecheck python -m eplb_np.cuda.selftest --small
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import eplb_np
+from eplb_np import cuda
+from eplb_np.cuda import _launch
+from eplb_np.cuda._device import DeviceError, require_device, simulated
+from eplb_np.cuda._timing import print_times
+
+Loads = NDArray[np.float32]
+
+
+class Shape(NamedTuple):
+    """Sizes of a plan, in the order of ``rebalance_experts``."""
+
+    num_layers: int
+    num_experts: int
+    num_replicas: int
+    num_groups: int
+    num_nodes: int
+    num_gpus: int
+
+
+REAL_SHAPES = (
+    Shape(58, 256, 288, 8, 4, 32),
+    Shape(58, 256, 288, 1, 1, 72),
+    Shape(58, 256, 320, 1, 1, 64),
+    Shape(58, 256, 384, 1, 1, 128),
+    Shape(94, 128, 160, 1, 1, 32),
+    Shape(60, 384, 448, 1, 1, 64),
+    Shape(4, 1024, 1536, 16, 4, 256),
+    Shape(2, 4096, 6144, 1, 1, 1024),
+)
+
+LOADS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[Any]]] = {
+    "ties": lambda rng, shape: rng.integers(0, 4, shape),
+    "zeros": lambda rng, shape: rng.integers(0, 9, shape) * (rng.random((shape[0], 1)) < 0.5),
+    "equal": lambda rng, shape: np.full(shape, 7.7),
+    "one hot": lambda rng, shape: rng.integers(0, 9, shape) + 1e5 * (rng.random(shape) < 0.05),
+    "ten decades": lambda rng, shape: 10.0 ** rng.uniform(-4, 6, shape),
+    "subnormal": lambda rng, shape: rng.integers(0, 30, shape) * rng.choice([1e-40, 1e-9]),
+    "tenths": lambda rng, shape: rng.integers(0, 40, shape) * 0.1,
+    "tokens": lambda rng, shape: np.floor(rng.lognormal(6.0, 1.0, shape)),
+    "signed zeros": lambda rng, shape: rng.choice([-0.0, 0.0, 1.0], shape),
+}
+
+
+def random_shapes(num_cases: int, seed: int, largest: int) -> Iterator[tuple[int, str, Shape]]:
+    """Yield number, kind of load and sizes of as many plans, of up to ``largest`` experts."""
+    names = list(LOADS)
+    for case in range(num_cases):
+        rng = np.random.default_rng([seed, case])
+        num_nodes, node_gpus = int(rng.integers(1, 5)), int(rng.integers(1, 9))
+        num_groups = int(
+            num_nodes * rng.integers(1, 5) if rng.random() < 0.7 else rng.integers(1, 7)
+        )
+        group_size = int(rng.integers(1, max(2, largest // num_groups + 1)))
+        num_gpus = num_nodes * node_gpus
+        num_experts = num_groups * group_size
+        slots = -(-num_experts // num_gpus) + int(rng.integers(0, 4))
+        shape = Shape(
+            int(rng.integers(1, 5)), num_experts, slots * num_gpus, num_groups, num_nodes, num_gpus
+        )
+        yield case, names[case % len(names)], shape
+
+
+def check_shape(loads: Loads, shape: Shape) -> list[str]:
+    """Names of what comes out otherwise on the GPU than on the CPU."""
+    sizes = shape[2:]
+    wrong = []
+    for policy in ("hybrid", "deepseek"):
+        if loads.shape[0] * shape.num_experts * (shape.num_replicas - shape.num_experts) < 1 << 27:
+            on_gpu = cuda.rebalance_experts(loads, *sizes, policy=policy, on_host=True)
+            if not same(on_gpu, eplb_np.rebalance_experts(loads, *sizes, policy=policy)):
+                wrong.append(f"rebalance_experts, {policy}")
+    if shape.num_groups % shape.num_nodes == 0:
+        slots = cuda.rebalance_experts_hierarchical(loads, *sizes, on_host=True)
+        if not same(slots, eplb_np.rebalance_experts_hierarchical(loads, *sizes)):
+            wrong.append("rebalance_experts_hierarchical")
+    replicas = cuda.replicate_experts(loads, shape.num_replicas, on_host=True)
+    if not same(replicas, eplb_np.replicate_experts(loads, shape.num_replicas)):
+        wrong.append("replicate_experts")
+    items = np.resize(loads, (loads.shape[0], shape.num_replicas))
+    packs = cuda.balanced_packing(items, shape.num_gpus, on_host=True)
+    if not same(packs, eplb_np.balanced_packing(items, shape.num_gpus)):
+        wrong.append("balanced_packing")
+    return wrong
+
+
+def same(on_gpu: Sequence[NDArray[Any]], on_cpu: Sequence[NDArray[Any]]) -> bool:
+    """Whether all arrays have the same shape and bytes."""
+    return all(
+        (a.shape, a.dtype) == (b.shape, b.dtype) and a.tobytes() == b.tobytes()
+        for a, b in zip(on_gpu, on_cpu, strict=True)
+    )
+
+
+def check(cases: Iterator[tuple[int, str, Shape]], seed: int) -> int:
+    """Check cases, say which are wrong, and return how many."""
+    failures = 0
+    for case, kind, shape in cases:
+        rng = np.random.default_rng([seed, case, 1])
+        loads = LOADS[kind](rng, shape[:2]).astype(np.float32)
+        for name in check_shape(loads, shape):
+            failures += 1
+            say(f"WRONG: {name} of case {case} (seed {seed}, {kind}): {shape}")
+    return failures
+
+
+def say(line: str) -> None:
+    """Print a line at once: under a sanitizer the next may be long in coming."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0 where all is well."""
+    parser = argparse.ArgumentParser(prog="python -m eplb_np.cuda.selftest", description=__doc__)
+    parser.add_argument("--cases", type=int, default=2000, help="random plans to check")
+    parser.add_argument("--seed", type=int, default=0, help="of the random plans")
+    parser.add_argument("--small", action="store_true", help="at most 20 small plans, no times")
+    parser.add_argument("--threads", type=int, help="of each block, a power of two, 32 to 512")
+    parser.add_argument("--repeats", type=int, default=100, help="of each measurement")
+    options = parser.parse_args(arguments)
+    try:
+        target = require_device()
+    except DeviceError as error:
+        say(str(error))
+        return 2
+    _launch.block_threads = options.threads
+    small = options.small or simulated()
+    say(f"eplb_np {eplb_np.__version__} on {describe(target)}")
+
+    num_cases = min(options.cases, 20) if small else options.cases
+    failures = check(random_shapes(num_cases, options.seed, 16 if small else 300), options.seed)
+    say(f"{num_cases} random plans: {failures} results differ from the CPU's")
+    if not small:
+        real = ((-1 - i, "tokens", shape) for i, shape in enumerate(REAL_SHAPES))
+        real_failures = check(((abs(i), kind, shape) for i, kind, shape in real), options.seed)
+        say(f"{len(REAL_SHAPES)} real shapes: {real_failures} results differ from the CPU's")
+        failures += real_failures
+        print_times(say, options.repeats)
+    return 1 if failures else 0
+
+
+def describe(target: Any) -> str:
+    """Name the GPU, its driver and the implementation of ``numba.cuda``."""
+    if simulated():
+        return "Numba's simulator"
+    device = target.get_current_device()
+    name = device.name.decode() if isinstance(device.name, bytes) else device.name
+    major, minor = device.compute_capability
+    version = target.cudadrv.driver.driver.get_version()
+    implementation = getattr(target, "implementation", "Built-in")
+    return (
+        f"{name}, compute capability {major}.{minor}, driver for CUDA {version[0]}.{version[1]}, "
+        f"numba.cuda {implementation}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The single stages on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from eplb_np._check import as_size
+from eplb_np.cuda._arrays import as_device_loads, output_arrays, place
+from eplb_np.cuda._device import device_errors, require_device
+from eplb_np.cuda._launch import choose_threads, count_bits, launch
+from eplb_np.replication import check_enough
+from eplb_np.topology import check_multiple
+
+
+def replicate_experts(
+    weight: Any,
+    num_phy: int,
+    *,
+    dtype: DTypeLike = np.int64,
+    stream: Any = None,
+    out: Sequence[Any] | None = None,
+    scratch: Any = None,
+    check: bool = True,
+    on_host: bool = False,
+) -> tuple[Any, Any, Any]:
+    """Give every logical expert of each row a number of replicas that fits its load, on the GPU.
+
+    Parameters
+    ----------
+    weight : array, shape [X, E], any real dtype
+        Load of each logical expert, as in `rebalance_experts`.
+    num_phy : int
+        Number of physical experts (replicas) of a row, at least E.
+    dtype, stream, out, scratch, check, on_host : optional
+        As in `rebalance_experts`.
+
+    Returns
+    -------
+    phy2log : array, shape [X, num_phy]
+        Logical expert of each physical expert: ascending, an expert's replicas side by side.
+    rank : array, shape [X, num_phy]
+        Which of its expert's replicas it is, from 0.
+    logcnt : array, shape [X, E]
+        Number of replicas of each logical expert, at least 1.
+
+    Raises
+    ------
+    ValueError
+        As `eplb_np.replicate_experts`, whose results these are, and if ``out``, ``scratch`` or
+        ``stream`` do not fit.
+    DeviceError
+        If there is no usable GPU, or it fails; the message says what is missing.
+    """
+    require_device()
+    with device_errors():
+        from eplb_np.cuda.kernels.scratch import scratch_bytes
+
+        loads = as_device_loads(weight, stream, check)
+        num_rows, num_experts = loads.weight.shape
+        num_replicas = as_size("num_phy", num_phy)
+        check_enough(num_replicas, num_experts)
+        replicas = num_rows, num_replicas
+        shapes = {"phy2log": replicas, "rank": replicas, "logcnt": (num_rows, num_experts)}
+        results = output_arrays(shapes, dtype, out, loads.stream)
+        num_extra = num_replicas - num_experts
+        num_tail = max(1, num_extra // 10) if num_extra > 0 else 0
+        threads = choose_threads(num_experts)
+        num_bytes, room = scratch_bytes(0, num_experts, num_replicas, 0, threads)
+        shift = count_bits(num_experts, num_replicas)
+        args = (loads.weight, num_tail, shift, room, *results)
+        launch("replicate_rows", (num_rows,), threads, num_bytes, loads.stream, scratch, args)
+        loads.check()
+        return tuple(place(results, loads.stream, on_host))
+
+
+def balanced_packing(
+    weight: Any,
+    num_packs: int,
+    refine_steps: int = 2,
+    *,
+    dtype: DTypeLike = np.int64,
+    stream: Any = None,
+    out: Sequence[Any] | None = None,
+    scratch: Any = None,
+    check: bool = True,
+    on_host: bool = False,
+) -> tuple[Any, Any]:
+    """Pack the items of each row into packs of equal size and nearly equal load, on the GPU.
+
+    Parameters
+    ----------
+    weight : array, shape [X, n], any real dtype
+        Load of each item, as in `rebalance_experts`.
+    num_packs : int
+        Number of packs; divides n.
+    refine_steps : int, default: 2
+        Most swaps between the heaviest and the lightest pack after the packing; 0 for none.
+    dtype, stream, out, scratch, check, on_host : optional
+        As in `rebalance_experts`; ``out`` has two arrays here.
+
+    Returns
+    -------
+    pack_index : array, shape [X, n]
+        Pack of each item.
+    rank_in_pack : array, shape [X, n]
+        Place of each item in its pack, from 0.
+
+    Raises
+    ------
+    ValueError
+        As `eplb_np.balanced_packing`, whose results these are, and if ``out``, ``scratch`` or
+        ``stream`` do not fit.
+    DeviceError
+        If there is no usable GPU, or it fails; the message says what is missing.
+    """
+    require_device()
+    with device_errors():
+        from eplb_np.cuda.kernels.scratch import scratch_bytes
+
+        loads = as_device_loads(weight, stream, check, columns="items")
+        num_rows, num_items = loads.weight.shape
+        packs = as_size("num_packs", num_packs)
+        steps = as_size("refine_steps", refine_steps, minimum=0)
+        check_multiple("the number of items", num_items, "num_packs", packs)
+        shapes = {"pack_index": (num_rows, num_items), "rank_in_pack": (num_rows, num_items)}
+        results = output_arrays(shapes, dtype, out, loads.stream)
+        threads = choose_threads(num_items)
+        num_bytes, room = scratch_bytes(0, 0, 0, num_items, threads)
+        args = (loads.weight, packs, steps, room, *results)
+        launch("pack_rows", (num_rows,), threads, num_bytes, loads.stream, scratch, args)
+        loads.check()
+        return tuple(place(results, loads.stream, on_host))

@@ -1,0 +1,110 @@
+"""What `test_cuda_ptx` runs: every kernel to PTX, without a GPU; prints a JSON of what was found.
+
+On a machine without a driver Numba would ask a GPU for its architecture when a kernel calls
+another function. The answer given here in its place is the least that the kernels are for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numba.cuda.dispatcher
+from numba import cuda, types
+from numba.cuda.cudadrv import error as driver_errors
+
+from eplb_np.cuda.kernels import loads, rows
+
+ARCHITECTURES = ((8, 0), (9, 0))
+numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(
+    compute_capability=ARCHITECTURES[0]
+)
+MISSING = tuple(
+    kind
+    for name in ("NvvmSupportError", "CudaSupportError", "NvrtcError")
+    if (kind := getattr(driver_errors, name, None))
+)
+NAMES = (
+    "plan_slots", "plan_slots_large", "plan_maps", "plan_maps_large", "replicate_rows",
+    "replicate_rows_large", "pack_rows", "pack_rows_large", "fill_log2phy",
+)  # fmt: skip
+
+
+def argument_type(name: str, annotation: str, integer: Any) -> Any:
+    dtypes = {"Floats": types.float32, "Ints": integer}
+    dtypes |= {"words": types.int64, "ints": types.int32, "doubtful": types.int32}
+    dtype = dtypes.get(name) or dtypes.get(annotation)
+    if dtype is None:
+        return {"bool": types.boolean, "Int": types.int64}[annotation]
+    return types.Array(dtype, {"log2phy": 3, "doubtful": 1}.get(name, 2), "C")
+
+
+def compiled(kernel: Any, signature: list[Any]) -> dict[str, str]:
+    function = getattr(kernel, "py_func", kernel)
+    return {
+        f"sm_{major}{minor}": cuda.compile_ptx(function, types.void(*signature), cc=(major, minor))[
+            0
+        ]
+        for major, minor in ARCHITECTURES
+    }
+
+
+def every_kernel() -> dict[str, dict[str, str]]:
+    everything = {}
+    for name in NAMES:
+        kernel = getattr(rows, name)
+        parameters = inspect.signature(kernel.py_func).parameters.values()
+        for integer in (types.int64, types.int32) if name == "plan_maps" else (types.int64,):
+            signature = [argument_type(p.name, p.annotation, integer) for p in parameters]
+            everything[f"{name}({integer})"] = compiled(kernel, signature)
+    weight = types.Array(types.float32, 2, "C")
+    everything["find_doubtful_rows"] = compiled(
+        loads.find_doubtful_rows, [weight, types.Array(types.int32, 1, "C")]
+    )
+    for given in (types.float64[:, ::1], types.float64[:, :], types.int64[:, ::1]):
+        everything[f"cast_rows({given})"] = compiled(loads.cast_rows, [given, weight])
+    return everything
+
+
+def products_that_are_added(ptx: str) -> list[str]:
+    """Products of floats that go anywhere but to memory: they could be fused with a sum."""
+    lines = ptx.splitlines()
+    wrong = []
+    for line in lines:
+        product = re.match(r"\s*mul\.\S*f(?:32|64)\s+(%f[d]?\d+),", line)
+        if product:
+            register = re.compile(rf"{re.escape(product[1])}\b")
+            uses = [other for other in lines if register.search(other) and other is not line]
+            wrong += [use for use in uses if not use.lstrip().startswith("st.")]
+    return wrong
+
+
+def main() -> None:
+    try:
+        everything = every_kernel()
+    except MISSING as error:
+        print(json.dumps({"missing": " ".join(str(error).split())}))  # noqa: T201
+        return
+    found = {
+        f"{name} {architecture}": {
+            "fused": len(re.findall(r"\bfma\.|\bmad\.\S*f(?:32|64)", ptx)),
+            "inexact divisions": len(re.findall(r"\bdiv\.(?!rn)\S*f(?:32|64)|\.approx", ptx)),
+            "flushed": len(re.findall(r"\.ftz", ptx)),
+            "added products": products_that_are_added(ptx),
+            "calls": len(re.findall(r"\bcall\b", ptx)),
+            "divisions": len(re.findall(r"\bdiv\.rn\.f32", ptx)),
+            "loads of unknown memory": len(re.findall(r"\bld\.[usbf]\d", ptx)),
+            "target": re.findall(r"\.target (\w+)", ptx),
+        }
+        for name, texts in everything.items()
+        for architecture, ptx in texts.items()
+    }
+    print(json.dumps({"found": found}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""The CUDA kernels equal the slow twin, bit for bit, in Numba's simulator."""
+
+import pytest
+from support import TESTS, run_python
+
+CHECKS = [
+    "packing", "replication", "hybrid", "deepseek", "hierarchical", "large_rows", "real_layers",
+    "arrays_on_the_gpu", "output_buffers", "bad_input", "plan_objects", "selftest",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_in_the_simulator(check):
+    script = str(TESTS / "simulated_cuda.py")
+    options = {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
+    result = run_python("-W", "error", script, check, **options)
+    assert result.returncode == 0, result.stderr
