@@ -7,8 +7,8 @@ Draws traces of four scenarios around some workloads, the recorded loads in FOLD
 `eplb-np plan` reads them) or, without it, synthetic ones, and replays them on three deployments.
 From the 9th window on, a plan is made before every window and judged on the window itself. Prints
 a Markdown table: means over the seeds, and in brackets the worst seed. Points are hundredths of
-balancedness above DeepSeek's policy on the last 8 windows, which is what serving stacks do. Times are
-medians over windows and seeds, and in brackets over seeds of the slowest replan.
+balancedness above DeepSeek's policy on the last 8 windows, which is what serving stacks do. Times
+are medians over windows and seeds, and in brackets that over the seeds of the slowest replan.
 
 With `--lost-gpu` it prints instead what it takes to do without a GPU, and to have it back; with
 `--speeds`, how far above the lower bound plans for GPUs of different speeds end.
