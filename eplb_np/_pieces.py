@@ -19,7 +19,6 @@ from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import NativeLowering
 from numba.core.types.misc import unliteral
 
-
 NEEDED = ("_finalize_final_module", "_optimize_final_module", "_finalize_dynamic_globals")
 if not all(hasattr(JITCodeLibrary, name) for name in NEEDED):
     raise ImportError("this Numba makes libraries in another way")
