@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from replays import (
+from forecast_replay import (
     EXPERTS,
     LAYERS,
     PROFILES,

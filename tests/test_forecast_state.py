@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
+from forecast_replay import assert_same_state
 from naive_forecast import NaiveForecast
-from replays import assert_same_state
 from support import fewer, refused
 
 from eplb_np.forecast import LoadForecast
