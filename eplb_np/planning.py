@@ -106,8 +106,9 @@ def make_plan(
     Notes
     -----
     O(L (E + P log P)) at most, and O(W L E) for the forecast; the same bytes on every run and
-    thread count, and on every machine but where mending rests on its exponentials. Mending makes no layer's longest GPU time under the forecast longer, but
-    where an expert has to be seated anew.
+    thread count, and on every machine but where mending rests on its exponentials. Mending
+    makes no layer's longest GPU time under the forecast longer, but where an expert has to be
+    seated anew.
 
     Examples
     --------
