@@ -21,6 +21,14 @@ tau, because a gain that drowns in noise is not worth a move; 1 / D, because a f
 GPUs busy; K, because what is known is replaced at that rate, and with it the worth of a move is
 lost. Why 5.5: chosen on development traces, where 4 to 7 hardly differ in balance."""
 
+LEAST_SURCHARGE = 2.0**-14
+"""Where the search begins for what must come on top of the price so that the fetches fit a total;
+in units of the largest excess of a layer over its mean, at which hardly anything pays. So little
+hardly adds to the price that follows from the noise."""
+
+SURCHARGE_ROUNDS = 8
+"""Each halves the range of the search's logarithm: 8 of them leave 2**(14 / 256), or 4 %."""
+
 UNLIMITED = 1 << 40
 
 
@@ -31,7 +39,7 @@ class MoveLimits:
     Parameters
     ----------
     total : int, optional
-        Replicas that all GPUs together may fetch, over all layers.
+        Replicas that all GPUs together may fetch, over all layers. They go where they gain most.
     per_gpu : int, optional
         Replicas that each GPU may fetch, over all layers.
     price : float, default: 0.0
@@ -79,40 +87,97 @@ def mend_maps(
     limits: MoveLimits,
     num_threads: int | None = None,
 ) -> Maps:
-    """Mend the plan ``in_use`` [L, P] for the coming window; checked arguments only.
+    """Mend the plan ``in_use`` [L, P] for the coming window; checked arguments only."""
+    mending = _Mending(expected, in_use, topology, limits, num_threads)
+    maps = mending.at_price(limits.price)
+    return maps if mending.fits_total(maps) else _share_out_total(mending)
 
-    A budget is spent in the order of what the layers could gain, so with one the layers are not
-    shared out to threads.
-    """
-    from eplb_np.kernels.mended import mend_layers, seat_layers
 
-    load = expected.load
-    num_layers, num_experts = load.shape
-    num_slots = topology.num_replicas
-    sizes = (
-        *topology.packed_groups_and_nodes,
-        topology.first_slots,
-        topology.active_slots,
-        topology.slowness,
-    )
-    stakes = (expected.noise, limits.price, PATIENCE * expected.turnover, limits.tolerance)
-    held = np.array(in_use, np.int64, order="C")
-    phy2log = held.copy()
-    phyrank = np.empty((num_layers, num_slots), np.int64)
-    logcnt = np.empty((num_layers, num_experts), np.int64)
-    excess = np.empty(num_layers)
-    budget = fetch_budget(limits, topology.num_gpus)
-    seat_layers(load, *sizes, budget, phy2log, excess)
+class _Mending:
+    """One plan in use that is to be mended, all seats given: at what price is left open."""
 
-    limited = limits.total is not None or limits.per_gpu is not None
-    order = np.argsort(-excess, kind="stable") if limited else np.arange(num_layers)
+    def __init__(
+        self,
+        expected: Expected,
+        in_use: NDArray[np.integer[Any]],
+        topology: Topology,
+        limits: MoveLimits,
+        num_threads: int | None,
+    ) -> None:
+        from eplb_np.kernels.mended import seat_layers
 
-    def mend(start: int, stop: int) -> None:
-        mend_layers(
-            load, *sizes, order[start:stop], *stakes, budget if limited else budget.copy(),
-            held, phy2log, phyrank, logcnt,
+        num_layers = len(in_use)
+        self.expected = expected
+        self.limits = limits
+        self.sizes = (
+            *topology.packed_groups_and_nodes,
+            topology.first_slots,
+            topology.active_slots,
+            topology.slowness,
+        )
+        self.held = np.array(in_use, np.int64, order="C")
+        self.seated = self.held.copy()
+        self.budget = fetch_budget(limits, topology.num_gpus)
+        self.excess = np.empty(num_layers)  # load of the slowest GPU above the mean
+        seat_layers(expected.load, *self.sizes, self.budget, self.seated, self.excess)
+        self.num_threads = choose_num_threads(num_threads, num_layers, topology.num_replicas)
+
+    def at_price(self, price: float) -> Maps:
+        """Mend within all limits but the total."""
+        budget = self.budget.copy()
+        budget[-1] = UNLIMITED
+        return self._mend(price, budget, shared=self.limits.per_gpu is not None)
+
+    def within_total(self, price: float) -> Maps:
+        """Mend within all limits, until the total is used up."""
+        return self._mend(price, self.budget.copy(), shared=True)
+
+    def fits_total(self, maps: Maps) -> bool:
+        """Whether no more is fetched than the total allows; what stays on a GPU keeps its slot."""
+        fetched = (maps.phy2log != self.held) & (maps.phy2log >= 0)
+        return self.limits.total is None or int(fetched.sum()) <= self.limits.total
+
+    def _mend(self, price: float, budget: NDArray[np.int64], *, shared: bool) -> Maps:
+        """Mend every layer; those that share a budget one after the other, the least even first."""
+        from eplb_np.kernels.mended import mend_layers
+
+        load, noise, turnover = self.expected
+        num_layers, num_slots = self.held.shape
+        maps = Maps(
+            self.seated.copy(), np.empty((num_layers, num_slots), np.int64),
+            np.empty(load.shape, np.int64),
         )  # fmt: skip
+        order = np.argsort(-self.excess, kind="stable") if shared else np.arange(num_layers)
+        stakes = (noise, price, PATIENCE * turnover, self.limits.tolerance)
 
-    threads = 1 if limited else choose_num_threads(num_threads, num_layers, num_slots)
-    for_each_block(mend, num_layers, num_slots, threads)
-    return Maps(phy2log, phyrank, logcnt)
+        def mend(start: int, stop: int) -> None:
+            mend_layers(
+                load, *self.sizes, order[start:stop], *stakes,
+                budget if shared else budget.copy(), self.held, *maps,
+            )  # fmt: skip
+
+        for_each_block(mend, num_layers, num_slots, 1 if shared else self.num_threads)
+        return maps
+
+
+def _share_out_total(mending: _Mending) -> Maps:
+    """Mend at the least price, found by bisection, at which no more pays than the total allows.
+
+    One price for all layers shares a total out: no fetch is made in one layer while it would gain
+    more in another (Everett's generalized Lagrange multipliers, 1963). Layers that took turns
+    would leave nothing for the last, and the first would spend it on their last, least gains.
+    """
+    price = mending.limits.price
+    most = float(mending.excess.max())
+    maps = mending.at_price(price + most)
+    if not mending.fits_total(maps):  # what has no price: seats, empty slots, doubled replicas
+        return mending.within_total(price + most)
+    too_low, enough = most * LEAST_SURCHARGE, most
+    for _ in range(SURCHARGE_ROUNDS):
+        surcharge = float(np.sqrt(too_low * enough))
+        mended = mending.at_price(price + surcharge)
+        if mending.fits_total(mended):
+            maps, enough = mended, surcharge
+        else:
+            too_low = surcharge
+    return maps

@@ -199,6 +199,37 @@ def test_a_budget_goes_to_the_layers_that_gain_most() -> None:
     assert (plan.phy2log != current.phy2log).any(axis=1).tolist() == [False, True, False]
 
 
+def test_a_total_goes_where_it_gains_most_in_every_layer() -> None:
+    old, new = eplb_np.workloads.skewed_load(2 * 8, 64).reshape(2, 8, 64)
+    current = eplb_np.make_plan(old, Topology(64, 96, 16), policy="refined")
+    unlimited = mended(new, current)
+    pays = int(fetches_by_gpu(current, unlimited).sum())
+    most = unlimited.balancedness(new) - current.balancedness(new)
+    total = pays // 3
+    plan = mended(new, current, limits=MoveLimits(total=total))
+    fetched = int(fetches_by_gpu(current, plan).sum())
+    assert 0.9 * total < fetched <= total
+    assert (plan.phy2log != current.phy2log).any(axis=1).all()  # none is left out for another
+    assert plan.balancedness(new) - current.balancedness(new) > 2 / 3 * most
+    enough = mended(new, current, limits=MoveLimits(total=pays))
+    assert enough.phy2log.tolist() == unlimited.phy2log.tolist()
+
+
+def test_a_total_gets_most_of_the_balance_back_when_a_gpu_is_lost() -> None:
+    load = eplb_np.workloads.skewed_load(8, 64)
+    topology = Topology(64, 96, 16, 2, 4)
+    without = {"active_gpus": [gpu for gpu in range(16) if gpu != 3]}
+    current = eplb_np.make_plan(load, topology, policy="refined")
+    seats = mended(load, current, limits=MoveLimits(total=0), **without)
+    unlimited = mended(load, current, **without)
+    pays = int(fetches_by_gpu(current, unlimited).sum())
+    plan = mended(load, current, limits=MoveLimits(total=pays // 3), **without)
+    assert plan.placement == "hierarchical"
+    assert fetches_by_gpu(current, plan).sum() <= pays // 3
+    got_back = plan.balancedness(load) - seats.balancedness(load)
+    assert got_back > 0.6 * (unlimited.balancedness(load) - seats.balancedness(load))
+
+
 def test_doubled_replicas_are_parted() -> None:
     topology = Topology(4, 8, 4)
     maps = np.array([[0, 0, 1, 1, 2, 2, 3, 3]])
@@ -211,8 +242,9 @@ def test_same_bytes_on_every_thread_count() -> None:
     loads = eplb_np.workloads.skewed_load(24, 32)
     topology = Topology(32, 48, 8)
     current = eplb_np.make_plan(loads[::-1], topology, policy="refined")
-    plans = [mended(loads, current, num_threads=n) for n in (1, 2, 5)]
-    assert all(plan == plans[0] for plan in plans)
+    for limits in (MoveLimits(), MoveLimits(total=40)):
+        plans = [mended(loads, current, limits=limits, num_threads=n) for n in (1, 2, 5)]
+        assert all(plan == plans[0] for plan in plans)
 
 
 def test_a_mended_plan_is_of_the_kind_of_the_one_in_use() -> None:
