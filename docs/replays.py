@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -43,6 +44,7 @@ from eplb_np.workloads.traces import Scenario
 
 LOOKBACK = 8
 LOST_GPU = 5
+TOTALS = (1000, 2000, 3000, 4000)  # fetches to make do with when a GPU is lost
 NUM_PROFILES = 6  # as many as there are recordings
 SCENARIOS: tuple[Scenario, ...] = ("switches", "drift", "stationary", "decode")
 DEPLOYMENTS = {  # replicas, GPUs, nodes, groups
@@ -223,7 +225,10 @@ def placement_of(plan: eplb_np.Plan) -> str:
 
 
 def print_lost_gpu(profiles: NDArray[Any]) -> None:
-    """Lose a GPU after ten windows of a steady load, do without it for one, and get it back."""
+    """Lose a GPU after ten windows of a steady load, do without it for one, and get it back.
+
+    Totals are left out that are more than mending fetches without one.
+    """
     columns = ("deployment", "change", "placement", "gets a seat", "fetched", "balancedness")
     print(f"| {' | '.join(columns)} |")
     print(f"|---|---|---|{'--:|' * 3}")
@@ -240,12 +245,19 @@ def print_lost_gpu(profiles: NDArray[Any]) -> None:
         mended = eplb_np.make_plan(history, current=plan, **options)
         anew = eplb_np.make_plan(history, topology, **options)
         back = eplb_np.make_plan(history, topology, current=mended, policy="refined")
-        changes = {
-            "lost, seats only": (plan, seated),
-            "lost, mended": (plan, mended),
-            "lost, planned anew": (plan, anew),
-            "back, mended": (mended, back),
-        }
+        changes = {"lost, seats only": (plan, seated)}
+        for total in TOTALS:
+            if total < mended.moves_from(plan).num_fetched:
+                limits = eplb_np.MoveLimits(total=total)
+                limited = eplb_np.make_plan(history, current=plan, limits=limits, **options)
+                changes[f"lost, at most {total}"] = (plan, limited)
+        changes["lost, mended"] = (plan, mended)
+        if topology.num_nodes > 1 and mended.placement == "hierarchical":
+            flat = replace(topology, num_nodes=1, num_groups=1)
+            changes["lost, mended globally"] = (
+                plan, eplb_np.make_plan(history, flat, current=plan, **options)
+            )  # fmt: skip
+        changes |= {"lost, planned anew": (plan, anew), "back, mended": (mended, back)}
         print(f"| {deployment} | | {placement_of(plan)} | | | {plan.balancedness(after):.4f} |")
         for change, (old, new) in changes.items():
             moves = new.moves_from(old)
