@@ -42,6 +42,7 @@ def warmup(policies: Sequence[Policy] = get_args(Policy)) -> None:
     load = np.ones((1, 2))
     for policy in policies:
         rebalance_experts(load, 4, 2, 1, 2, policy=policy)
+        rebalance_experts(np.ones((8, 2)), 4, 2, 1, 2, policy=policy)  # nodes in lockstep
     history = np.ones((2, 1, 2))  # the forecast
     for policy in policies:
         plan = make_plan(history, num_replicas=4, num_gpus=2, policy=policy)

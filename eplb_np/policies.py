@@ -50,8 +50,11 @@ def make_maps(
 
         options = topology.first_slots, topology.active_slots, topology.slowness
     else:
-        from eplb_np.kernels.hierarchy import plan_layers as plan_rows
+        from eplb_np.kernels import hierarchy, lockstep
 
+        gpu_slots = num_replicas // topology.num_gpus
+        in_lockstep = lockstep.pays(num_layers * num_nodes, num_experts // num_nodes, gpu_slots)
+        plan_rows = lockstep.plan_layers_in_lockstep if in_lockstep else hierarchy.plan_layers
         options = topology.num_gpus, policy == "hybrid"
 
     def plan(start: int, stop: int) -> None:

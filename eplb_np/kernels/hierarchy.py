@@ -15,16 +15,15 @@ from eplb_np._types import Floats, Int, Ints
 from eplb_np.kernels import tournament
 from eplb_np.kernels.decisions import adams_quotient, at
 from eplb_np.kernels.packing import (
+    GPU_REFINE_STEPS,
+    GROUP_REFINE_STEPS,
+    NO_REFINE_STEPS,
     PackScratch,
     make_pack_scratch,
     pack_sorted,
 )
 from eplb_np.kernels.replication import allocate_replicas, donor_fixup, tail_length
 from eplb_np.kernels.sorting import sort_descending
-
-GROUP_REFINE_STEPS = np.int64(1)
-GPU_REFINE_STEPS = np.int64(2)
-NO_REFINE_STEPS = np.int64(0)
 
 
 @kernel
@@ -54,8 +53,9 @@ class NodeScratch(NamedTuple):
     expert: Ints  # [n] int64, logical expert at each node-local place
     weight: Floats  # [n] float32
     average: Floats  # [n] float32, load of each of an expert's replicas
+    by_average: Ints  # [n] int64, experts by descending average
     logcnt: Ints  # [n] int64
-    first: Ints  # [n] int64, an expert's first replica
+    first: Ints  # [n] int64, an expert's first replica, or its next rank
     granted: Ints  # [p - n] int64, experts in the order of the grants
     tree: Ints  # [2 * leaves(n)] int64, winner tree of the experts
     replica_weight: Floats  # [p] float32
@@ -87,6 +87,7 @@ def make_node_scratch(num_experts: Int, num_replicas: Int, num_gpus: Int) -> Nod
         np.empty(num_experts, np.float32),
         np.empty(num_experts, np.int64),
         np.empty(num_experts, np.int64),
+        np.empty(num_experts, np.int64),
         np.empty(num_replicas - num_experts, np.int64),
         np.empty(2 * tournament.num_leaves(num_experts), np.int64),
         np.empty(num_replicas, np.float32),
@@ -96,6 +97,21 @@ def make_node_scratch(num_experts: Int, num_replicas: Int, num_gpus: Int) -> Nod
         np.empty(num_replicas, np.int64),
         make_pack_scratch(num_replicas, num_gpus),
     )
+
+
+@kernel
+def pack_groups(weight: Floats, num_nodes: Int, hybrid: bool, groups: GroupScratch) -> None:
+    """Give the groups of a layer to nodes; out: ``groups.by_node``."""
+    num_groups = groups.load.shape[0]
+    node_groups = num_groups // num_nodes
+    if node_groups > 1:
+        sum_groups(weight, groups.load)
+        sorting = groups.packing
+        sort_descending(groups.load, sorting.order, sorting.keys, sorting.spare, sorting.histogram)
+    refine_steps = GROUP_REFINE_STEPS if hybrid else NO_REFINE_STEPS
+    pack_sorted(groups.load, num_nodes, refine_steps, groups.node, groups.rank, groups.packing)
+    for g in range(num_groups):
+        groups.by_node[groups.node[g] * node_groups + groups.rank[g]] = g
 
 
 @kernel
@@ -113,52 +129,91 @@ def gather_node(
 
 
 @kernel
-def replicas_by_expert(local: NodeScratch) -> None:
-    """Hybrid policy: the replicas of an expert stand side by side."""
-    replica = 0
-    for e in range(local.weight.shape[0]):
-        average = adams_quotient(local.weight[e], local.logcnt[e])
-        local.average[e] = average
-        local.first[e] = replica
-        for r in range(local.logcnt[e]):
-            local.replica_weight[at(replica)] = average
-            local.replica_expert[at(replica)] = e
-            local.replica_rank[at(replica)] = r
-            replica += 1
+def weigh_replicas(weight: Floats, logcnt: Ints, average: Floats) -> None:
+    """Load of each of an expert's replicas; all [n]."""
+    for e in range(weight.shape[0]):
+        average[e] = adams_quotient(weight[e], logcnt[e])
 
 
 @kernel
-def order_replicas(count: Ints, first: Ints, order: Ints, experts: Ints) -> None:
-    """Turn the order of the experts' averages into the order of the replicas' loads.
+def replicas_by_expert(
+    average: Floats,
+    by_average: Ints,
+    logcnt: Ints,
+    first: Ints,
+    replica_weight: Floats,
+    replica_expert: Ints,
+    replica_rank: Ints,
+    order: Ints,
+) -> None:
+    """Hybrid policy: the replicas of an expert stand side by side.
 
-    For all replicas of an expert weigh the same and are neighbours: sorting the experts sorts
-    the replicas. In and out: ``order``; scratch: ``experts``.
+    They weigh the same, so the order of the experts by their averages is that of the replicas.
+    In: ``average``, ``by_average``, ``logcnt`` [n]; out: the last four [p]; scratch: ``first`` [n].
     """
-    num_experts = count.shape[0]
-    for i in range(num_experts):
-        experts[i] = order[i]
+    replica = 0
+    for e in range(logcnt.shape[0]):
+        first[at(e)] = replica
+        replica += logcnt[at(e)]
     position = 0
-    for i in range(num_experts):
-        e = experts[i]
+    for i in range(logcnt.shape[0]):
+        e = by_average[at(i)]
         replica = first[at(e)]
-        for r in range(count[at(e)]):
-            order[at(position)] = replica + r
+        for rank in range(logcnt[at(e)]):
+            replica_weight[at(replica)] = average[at(e)]
+            replica_expert[at(replica)] = e
+            replica_rank[at(replica)] = rank
+            order[at(position)] = replica
+            replica += 1
             position += 1
 
 
 @kernel
-def replicas_by_grant(local: NodeScratch) -> None:
-    """DeepSeek policy: a first copy of every expert, then the extra ones as they were granted."""
-    num_experts = local.weight.shape[0]
-    next_rank = local.first
+def replicas_by_grant(
+    average: Floats,
+    granted: Ints,
+    next_rank: Ints,
+    replica_weight: Floats,
+    replica_expert: Ints,
+    replica_rank: Ints,
+) -> None:
+    """DeepSeek policy: a first copy of every expert, then the extra ones as they were granted.
+
+    In: ``average`` [n], ``granted`` [p - n]; out: the last three [p]; scratch: ``next_rank`` [n].
+    """
+    num_experts = average.shape[0]
     for e in range(num_experts):
         next_rank[e] = 0
-    for i in range(local.replica_expert.shape[0]):
-        e = i if i < num_experts else local.granted[i - num_experts]
-        local.replica_weight[i] = adams_quotient(local.weight[e], local.logcnt[e])
-        local.replica_expert[i] = e
-        local.replica_rank[i] = next_rank[e]
+    for i in range(replica_expert.shape[0]):
+        e = i if i < num_experts else granted[i - num_experts]
+        replica_weight[i] = average[e]
+        replica_expert[i] = e
+        replica_rank[i] = next_rank[e]
         next_rank[e] += 1
+
+
+@kernel
+def write_node(
+    node: Int,
+    gpu_slots: Int,
+    expert: Ints,
+    local_logcnt: Ints,
+    replica_expert: Ints,
+    replica_rank: Ints,
+    pack: Ints,
+    rank: Ints,
+    phy2log: Ints,
+    phyrank: Ints,
+    logcnt: Ints,
+) -> None:
+    """Write a node's part of its layer's ``phy2log`` [P], ``phyrank`` [P] and ``logcnt`` [E]."""
+    num_replicas = pack.shape[0]
+    for i in range(num_replicas):
+        slot = node * num_replicas + pack[i] * gpu_slots + rank[i]
+        phy2log[at(slot)] = expert[at(replica_expert[i])]
+        phyrank[at(slot)] = replica_rank[i]
+    for e in range(expert.shape[0]):
+        logcnt[at(expert[e])] = local_logcnt[e]
 
 
 @kernel
@@ -173,32 +228,13 @@ def plan_layer(
     groups: GroupScratch,
     local: NodeScratch,
 ) -> None:
-    """Plan one layer: arguments as `plan_layers`, without the layer axis.
-
-    All stages in one place, as every function between this one and a stage would make Numba
-    optimise that stage once more: 3 s of compilation less than with one for each node.
-    """
-    # Groups to nodes.
-    num_groups = groups.load.shape[0]
-    node_groups = num_groups // num_nodes
-    if node_groups > 1:
-        sum_groups(weight, groups.load)
-        sorting = groups.packing
-        sort_descending(groups.load, sorting.order, sorting.keys, sorting.spare, sorting.histogram)
-    group_steps = GROUP_REFINE_STEPS if hybrid else NO_REFINE_STEPS
-    pack_sorted(groups.load, num_nodes, group_steps, groups.node, groups.rank, groups.packing)
-    for g in range(num_groups):
-        groups.by_node[groups.node[g] * node_groups + groups.rank[g]] = g
-
-    expert = local.expert
-    num_replicas = local.pack.shape[0]
-    gpu_slots = phy2log.shape[0] // num_gpus
+    """Plan one layer: arguments as `plan_layers`, without the layer axis."""
+    pack_groups(weight, num_nodes, hybrid, groups)
     num_extra = local.granted.shape[0]
     num_tail = tail_length(num_extra) if hybrid else 0
-    gpu_steps = GPU_REFINE_STEPS if hybrid else NO_REFINE_STEPS
     sorting = local.packing
     for node in range(num_nodes):
-        gather_node(weight, groups.by_node, node, num_nodes, expert, local.weight)
+        gather_node(weight, groups.by_node, node, num_nodes, local.expert, local.weight)
 
         # Replicas within the node.
         allocate_replicas(
@@ -206,30 +242,53 @@ def plan_layer(
         )
         if hybrid:
             donor_fixup(local.weight, local.logcnt)
-            replicas_by_expert(local)
-            load = local.average
-        else:
-            replicas_by_grant(local)
-            load = local.replica_weight
+        weigh_replicas(local.weight, local.logcnt, local.average)
 
         # Replicas to GPUs.
-        sort_descending(load, sorting.order, sorting.keys, sorting.spare, sorting.histogram)
+        load, order = local.average, local.by_average
+        if not hybrid:
+            replicas_by_grant(
+                local.average,
+                local.granted,
+                local.first,
+                local.replica_weight,
+                local.replica_expert,
+                local.replica_rank,
+            )
+            load, order = local.replica_weight, sorting.order
+        sort_descending(load, order, sorting.keys, sorting.spare, sorting.histogram)
         if hybrid:
-            order_replicas(local.logcnt, local.first, sorting.order, sorting.keys)
+            replicas_by_expert(
+                local.average,
+                local.by_average,
+                local.logcnt,
+                local.first,
+                local.replica_weight,
+                local.replica_expert,
+                local.replica_rank,
+                sorting.order,
+            )
         pack_sorted(
             local.replica_weight,
             num_gpus // num_nodes,
-            gpu_steps,
+            GPU_REFINE_STEPS if hybrid else NO_REFINE_STEPS,
             local.pack,
             local.rank,
             local.packing,
         )
-        for i in range(num_replicas):
-            slot = node * num_replicas + local.pack[i] * gpu_slots + local.rank[i]
-            phy2log[at(slot)] = expert[at(local.replica_expert[i])]
-            phyrank[at(slot)] = local.replica_rank[i]
-        for e in range(expert.shape[0]):
-            logcnt[at(expert[e])] = local.logcnt[e]
+        write_node(
+            node,
+            phy2log.shape[0] // num_gpus,
+            local.expert,
+            local.logcnt,
+            local.replica_expert,
+            local.replica_rank,
+            local.pack,
+            local.rank,
+            phy2log,
+            phyrank,
+            logcnt,
+        )
 
 
 @entry

@@ -16,6 +16,9 @@ from eplb_np.kernels.decisions import NEVER, at, heaviest_first, key_index, key_
 from eplb_np.kernels.sorting import HISTOGRAM_SIZE, sort_descending
 
 MIN_GAIN = 1e-9
+GROUP_REFINE_STEPS = np.int64(1)
+GPU_REFINE_STEPS = np.int64(2)
+NO_REFINE_STEPS = np.int64(0)
 
 
 class PackScratch(NamedTuple):
@@ -112,8 +115,7 @@ def refine_packs(
     A step takes O(n + cap log cap).
     """
     num_items = weight.shape[0]
-    capacity = num_items // num_packs
-    for step in range(refine_steps):
+    for _ in range(refine_steps):
         for p in range(num_packs):
             load[p] = 0
         for i in range(num_items):
@@ -122,23 +124,47 @@ def refine_packs(
         delta = load[heavy] - load[light]
         if np.float64(delta) <= MIN_GAIN:
             return
+        capacity = num_items // num_packs
         heavy_items = members[heavy * capacity : (heavy + 1) * capacity]
         light_items = members[light * capacity : (light + 1) * capacity]
-        item, other = _best_swap(weight, delta, heavy_items, light_items)
-        gap = np.float64(weight[item]) - np.float64(weight[other])
-        if not abs(np.float64(delta) - 2.0 * gap) < np.float64(delta) - MIN_GAIN:
+        best = _best_swap(weight, delta, heavy_items, light_items)
+        if not swap_if_better(
+            weight, delta, best, heavy, light, heavy_items, light_items, pack, rank
+        ):
             return
-        pack[item] = light
-        pack[other] = heavy
-        item_rank = rank[item]
-        other_rank = rank[other]
-        new_item_rank = _exchange_rank(rank, light_items, other, item, item_rank)
-        new_other_rank = _exchange_rank(rank, heavy_items, item, other, other_rank)
-        rank[item] = new_item_rank
-        rank[other] = new_other_rank
-        if step + 1 < refine_steps:
-            _exchange_member(weight, light_items, other, item)
-            _exchange_member(weight, heavy_items, item, other)
+
+
+@kernel
+def swap_if_better(
+    weight: Floats,
+    delta: np.float32,
+    best: Int,
+    heavy: Int,
+    light: Int,
+    heavy_items: Ints,
+    light_items: Ints,
+    pack: Ints,
+    rank: Ints,
+) -> bool:
+    """Make the swap that is named by ``best``, the key of `_best_swap`, if it brings a gain."""
+    item: Int = key_index(best) >> 1
+    candidate = key_index(best) & 1
+    position = _first_position(weight, delta, item, light_items)
+    other = _ascending_item(weight, light_items, max(position - candidate, 0))
+    gap = np.float64(weight[item]) - np.float64(weight[other])
+    if not abs(np.float64(delta) - 2.0 * gap) < np.float64(delta) - MIN_GAIN:
+        return False
+    pack[item] = light
+    pack[other] = heavy
+    item_rank = rank[item]
+    other_rank = rank[other]
+    new_item_rank = _exchange_rank(rank, light_items, other, item, item_rank)
+    new_other_rank = _exchange_rank(rank, heavy_items, item, other, other_rank)
+    rank[item] = new_item_rank
+    rank[other] = new_other_rank
+    _exchange_member(weight, light_items, other, item)
+    _exchange_member(weight, heavy_items, item, other)
+    return True
 
 
 @kernel
@@ -170,10 +196,8 @@ def _exchange_member(weight: Floats, members: Ints, leaver: Int, newcomer: Int) 
 
 
 @kernel
-def _best_swap(
-    weight: Floats, delta: np.float32, heavy_items: Ints, light_items: Ints
-) -> tuple[Int, Int]:
-    """Pair of items whose swap leaves the smallest residual between the two packs.
+def _best_swap(weight: Floats, delta: np.float32, heavy_items: Ints, light_items: Ints) -> Int:
+    """Pair of items whose swap leaves the smallest residual between the two packs, as a key.
 
     Of equal residuals the lower heavy item wins, and of its two candidates the first: residual,
     item and candidate are one key, so that the choice takes no unpredictable branch.
@@ -183,13 +207,15 @@ def _best_swap(
         position = _first_position(weight, delta, item, light_items)
         for candidate in range(2):
             other = light_items[at(light_items.shape[0] - 1 - max(position - candidate, 0))]
-            residual = abs(delta - np.float32(2) * (weight[at(item)] - weight[at(other)]))
+            residual = swap_residual(delta, weight[at(item)], weight[at(other)])
             best = min(best, lightest_first(residual, 2 * item + candidate))
-    best_item: Int = key_index(best) >> 1
-    best_candidate = key_index(best) & 1
-    position = _first_position(weight, delta, best_item, light_items)
-    other = _ascending_item(weight, light_items, max(position - best_candidate, 0))
-    return best_item, other
+    return best
+
+
+@kernel
+def swap_residual(delta: np.float32, heavy: np.float32, light: np.float32) -> np.float32:
+    """How far apart two packs are, ``delta`` before, once they have swapped two items."""
+    return abs(delta - np.float32(2) * (heavy - light))
 
 
 @kernel

@@ -17,7 +17,7 @@ from eplb_np.cuda.kernels.replication import (
 )
 from eplb_np.cuda.kernels.scratch import Scratch
 from eplb_np.kernels.decisions import at
-from eplb_np.kernels.hierarchy import GPU_REFINE_STEPS, GROUP_REFINE_STEPS, NO_REFINE_STEPS
+from eplb_np.kernels.packing import GPU_REFINE_STEPS, GROUP_REFINE_STEPS, NO_REFINE_STEPS
 
 
 @device
