@@ -5,7 +5,14 @@ dtypes, C-contiguous, with loads that are finite and not negative. docs/kernels.
 """
 
 from eplb_np.kernels.hierarchy import fill_log2phy, plan_layers
+from eplb_np.kernels.lockstep import plan_layers_in_lockstep
 from eplb_np.kernels.packing import pack_layers
 from eplb_np.kernels.replication import replicate_layers
 
-__all__ = ["fill_log2phy", "pack_layers", "plan_layers", "replicate_layers"]
+__all__ = [
+    "fill_log2phy",
+    "pack_layers",
+    "plan_layers",
+    "plan_layers_in_lockstep",
+    "replicate_layers",
+]

@@ -167,9 +167,9 @@ def plan_layers_in_lockstep(
     phyrank: Ints,
     logcnt: Ints,
 ) -> None:
-    """`plan_layers` for nodes of few experts; the same arguments, the same plan, sooner.
+    """`plan_layers` for many nodes of few experts: the same arguments, the same plan, sooner.
 
-    Memory: O(E + P), whatever L.
+    Every GPU has more than one slot. Memory: O(E + P), whatever L.
     """
     num_layers, num_experts = weight.shape
     num_replicas = phy2log.shape[1]
