@@ -8,6 +8,7 @@ import numpy as np
 
 from eplb_np._jit import allocator, kernel
 from eplb_np._types import Bools, Int, Ints
+from eplb_np.kernels.arrays import ints
 
 UNREACHED = np.int64(1 << 60)
 
@@ -30,11 +31,11 @@ class AssignmentScratch(NamedTuple):
 def make_assignment_scratch(n: Int) -> AssignmentScratch:
     """Allocate an `AssignmentScratch`."""
     return AssignmentScratch(
-        np.empty(n + 1, np.int64),
-        np.empty(n + 1, np.int64),
-        np.empty(n + 1, np.int64),
-        np.empty(n + 1, np.int64),
-        np.empty(n + 1, np.int64),
+        ints(n + 1),
+        ints(n + 1),
+        ints(n + 1),
+        ints(n + 1),
+        ints(n + 1),
         np.empty(n + 1, np.bool_),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from eplb_np._jit import allocator
 from eplb_np._types import Doubles, Int, Ints
+from eplb_np.kernels.arrays import double_table, doubles
 
 RECENT = 16
 """Windows that noise and typical totals are estimated from: long enough for 10 %, short enough to
@@ -128,9 +129,9 @@ class Scratch(NamedTuple):
 def make_scratch(num_layers: Int, num_experts: Int) -> Scratch:
     """Allocate a `Scratch`."""
     return Scratch(
-        np.empty(num_experts),
-        np.empty((NUM_SUMS, num_experts)),
-        np.empty(NUM_SUMS),
-        np.empty(num_layers),
-        np.empty(RECENT),
+        doubles(num_experts),
+        double_table(NUM_SUMS, num_experts),
+        doubles(NUM_SUMS),
+        doubles(num_layers),
+        doubles(RECENT),
     )

@@ -19,6 +19,7 @@ import numpy as np
 
 from eplb_np._jit import allocator, kernel
 from eplb_np._types import Doubles, Int, Ints, Shorts
+from eplb_np.kernels.arrays import double_table, doubles, int_table, ints
 
 EMPTY = np.int64(-1)
 """Content of a slot that holds nothing yet: its GPU is new, or came back."""
@@ -49,25 +50,34 @@ class Grid(NamedTuple):
 
 @allocator
 def make_grid(num_rows: Int, num_gpus: Int, num_experts: Int) -> Grid:
-    """Allocate a `Grid` of GPUs with ``num_rows`` slots and speed 1."""
-    return Grid(
-        np.zeros((num_rows, num_gpus), np.int64),
-        np.full((num_rows, num_gpus), np.inf),
-        np.full(num_gpus, num_rows),
-        np.ones(num_gpus),
-        np.zeros(num_gpus),
-        np.zeros((num_gpus, num_experts), np.uint16),
-        np.zeros(num_experts),
-        np.ones(num_experts, np.int64),
-        np.zeros(1),
-        np.empty(num_gpus),
-        np.empty(num_gpus),
-        np.zeros((num_rows, num_gpus), np.int64),
-        np.empty(num_experts, np.int64),
-        np.empty(num_experts),
-        np.empty(num_experts),
-        np.full(num_gpus, UNLIMITED),
+    """Allocate a `Grid` of GPUs with ``num_rows`` slots and speed 1, for loads without noise.
+
+    What else it says is up to `clear_grid` or `fill_grid`.
+    """
+    grid = Grid(
+        int_table(num_rows, num_gpus),
+        double_table(num_rows, num_gpus),
+        ints(num_gpus),
+        doubles(num_gpus),
+        doubles(num_gpus),
+        np.empty((num_gpus, num_experts), np.uint16),
+        doubles(num_experts),
+        ints(num_experts),
+        doubles(1),
+        doubles(num_gpus),
+        doubles(num_gpus),
+        int_table(num_rows, num_gpus),
+        ints(num_experts),
+        doubles(num_experts),
+        doubles(num_experts),
+        ints(num_gpus),
     )
+    for g in range(num_gpus):
+        grid.size[g] = num_rows
+        grid.slowness[g] = 1.0
+        grid.unlimited[g] = UNLIMITED
+    grid.margin[0] = 0.0
+    return grid
 
 
 @kernel

@@ -13,6 +13,7 @@ import numpy as np
 from eplb_np._jit import allocator, entry, kernel
 from eplb_np._types import Floats, Int, Ints
 from eplb_np.kernels import tournament
+from eplb_np.kernels.arrays import floats, ints
 from eplb_np.kernels.decisions import adams_quotient, at
 from eplb_np.kernels.packing import (
     GPU_REFINE_STEPS,
@@ -70,10 +71,10 @@ class NodeScratch(NamedTuple):
 def make_group_scratch(num_groups: Int, num_nodes: Int) -> GroupScratch:
     """Allocate a `GroupScratch`, once per call and not per layer."""
     return GroupScratch(
-        np.empty(num_groups, np.float32),
-        np.empty(num_groups, np.int64),
-        np.empty(num_groups, np.int64),
-        np.empty(num_groups, np.int64),
+        floats(num_groups),
+        ints(num_groups),
+        ints(num_groups),
+        ints(num_groups),
         make_pack_scratch(num_groups, num_nodes),
     )
 
@@ -82,19 +83,19 @@ def make_group_scratch(num_groups: Int, num_nodes: Int) -> GroupScratch:
 def make_node_scratch(num_experts: Int, num_replicas: Int, num_gpus: Int) -> NodeScratch:
     """Allocate a `NodeScratch`, once per call and not per layer."""
     return NodeScratch(
-        np.empty(num_experts, np.int64),
-        np.empty(num_experts, np.float32),
-        np.empty(num_experts, np.float32),
-        np.empty(num_experts, np.int64),
-        np.empty(num_experts, np.int64),
-        np.empty(num_experts, np.int64),
-        np.empty(num_replicas - num_experts, np.int64),
-        np.empty(2 * tournament.num_leaves(num_experts), np.int64),
-        np.empty(num_replicas, np.float32),
-        np.empty(num_replicas, np.int64),
-        np.empty(num_replicas, np.int64),
-        np.empty(num_replicas, np.int64),
-        np.empty(num_replicas, np.int64),
+        ints(num_experts),
+        floats(num_experts),
+        floats(num_experts),
+        ints(num_experts),
+        ints(num_experts),
+        ints(num_experts),
+        ints(num_replicas - num_experts),
+        ints(2 * tournament.num_leaves(num_experts)),
+        floats(num_replicas),
+        ints(num_replicas),
+        ints(num_replicas),
+        ints(num_replicas),
+        ints(num_replicas),
         make_pack_scratch(num_replicas, num_gpus),
     )
 

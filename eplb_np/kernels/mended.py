@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from eplb_np._jit import allocator, entry, kernel
 from eplb_np._types import Doubles, Int, Ints
+from eplb_np.kernels.arrays import doubles, ints
 from eplb_np.kernels.grid import EMPTY, Grid, fill_grid, longest_time, make_grid
 from eplb_np.kernels.mending import best_elsewhere, mend, softness, tau_of
 from eplb_np.kernels.refined import node_speeds, number_replicas
@@ -72,15 +71,15 @@ def make_mend_scratch(num_slots: Int, num_experts: Int, num_nodes: Int, gpus: Gp
         num_rows = max(num_rows, gpus.first_slot[g + 1] - gpus.first_slot[g])
     return MendScratch(
         make_grid(num_rows, node_gpus, num_experts // num_nodes),
-        np.empty(num_experts),
-        np.empty(num_experts, np.int64),
-        np.empty(num_experts, np.int64),
-        np.empty(node_gpus + 1, np.int64),
-        np.empty(num_gpus + 1, np.int64),
-        np.empty(node_gpus + 1, np.int64),
-        np.empty(node_gpus + 1, np.int64),
-        np.empty(num_slots, np.int64),
-        np.empty(num_experts, np.int64),
+        doubles(num_experts),
+        ints(num_experts),
+        ints(num_experts),
+        ints(node_gpus + 1),
+        ints(num_gpus + 1),
+        ints(node_gpus + 1),
+        ints(node_gpus + 1),
+        ints(num_slots),
+        ints(num_experts),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from eplb_np._jit import allocator, entry, kernel
 from eplb_np._types import Floats, Int, Ints
 from eplb_np.kernels import tournament
+from eplb_np.kernels.arrays import floats, ints
 from eplb_np.kernels.decisions import NEVER, at, heaviest_first, key_index, key_load, lightest_first
 from eplb_np.kernels.sorting import HISTOGRAM_SIZE, sort_descending
 
@@ -37,13 +38,13 @@ class PackScratch(NamedTuple):
 def make_pack_scratch(num_items: Int, num_packs: Int) -> PackScratch:
     """Allocate a `PackScratch`, once per call and not per layer."""
     return PackScratch(
-        np.empty(num_items, np.int64),
-        np.empty(num_items, np.int64),
-        np.empty(num_items, np.int64),
-        np.empty(HISTOGRAM_SIZE, np.int64),
-        np.empty(num_packs, np.float32),
-        np.empty(num_packs, np.int64),
-        np.empty(2 * tournament.num_leaves(num_packs), np.int64),
+        ints(num_items),
+        ints(num_items),
+        ints(num_items),
+        ints(HISTOGRAM_SIZE),
+        floats(num_packs),
+        ints(num_packs),
+        ints(2 * tournament.num_leaves(num_packs)),
     )
 
 

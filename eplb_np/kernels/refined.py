@@ -12,6 +12,7 @@ import numpy as np
 from eplb_np._jit import allocator, entry, kernel
 from eplb_np._types import Doubles, Floats, Int, Ints
 from eplb_np.kernels import tournament
+from eplb_np.kernels.arrays import doubles, floats, ints
 from eplb_np.kernels.grid import EMPTY, Grid, make_grid, replica_load
 from eplb_np.kernels.groups import fold_groups, pack_groups_exactly
 from eplb_np.kernels.placement import allocate_capped, part_duplicates, place_longest_first
@@ -62,14 +63,14 @@ def make_search_scratch(num_rows: Int, num_gpus: Int, num_experts: Int) -> Searc
     """Allocate a `SearchScratch`."""
     return SearchScratch(
         make_grid(num_rows, num_gpus, num_experts),
-        np.empty(num_experts, np.float32),
-        np.empty(num_experts, np.int64),
-        np.empty(num_experts, np.int64),
-        np.empty(num_experts, np.int64),
-        np.empty(HISTOGRAM_SIZE, np.int64),
-        np.empty(num_gpus, np.int64),
-        np.empty(2 * tournament.num_leaves(num_experts), np.int64),
-        np.empty(2 * tournament.num_leaves(num_gpus), np.int64),
+        floats(num_experts),
+        ints(num_experts),
+        ints(num_experts),
+        ints(num_experts),
+        ints(HISTOGRAM_SIZE),
+        ints(num_gpus),
+        ints(2 * tournament.num_leaves(num_experts)),
+        ints(2 * tournament.num_leaves(num_gpus)),
     )
 
 
@@ -77,12 +78,12 @@ def make_search_scratch(num_rows: Int, num_gpus: Int, num_experts: Int) -> Searc
 def make_groups_scratch(num_groups: Int, num_nodes: Int) -> GroupsScratch:
     """Allocate a `GroupsScratch`."""
     return GroupsScratch(
-        np.empty(num_groups),
-        np.zeros(num_groups, np.int64),
-        np.empty(num_groups, np.int64),
-        np.empty(num_nodes),
-        np.empty(num_nodes),
-        np.empty(num_nodes, np.int64),
+        doubles(num_groups),
+        ints(num_groups),
+        ints(num_groups),
+        doubles(num_nodes),
+        doubles(num_nodes),
+        ints(num_nodes),
         make_search_scratch(num_groups // num_nodes, num_nodes, num_groups),
     )
 
@@ -275,7 +276,7 @@ def refine_layers(
     node_experts = num_experts // num_nodes
     scratch = make_search_scratch(num_rows, num_gpus // num_nodes, node_experts)
     groups = make_groups_scratch(num_groups, num_nodes)
-    member = np.empty(node_experts, np.int64)
+    member = ints(node_experts)
     for i in range(num_layers):
         refine_layer(weight[i], first_slot, size, slowness, phy2log[i], member, groups, scratch)
         number_replicas(phy2log[i], phyrank[i], logcnt[i])

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from eplb_np._jit import allocator, kernel
 from eplb_np._types import Doubles, Int, Ints
+from eplb_np.kernels.arrays import doubles, int_table, ints
 from eplb_np.kernels.grid import EMPTY
 
 
@@ -32,15 +31,15 @@ class Regrouping(NamedTuple):
 def make_regrouping(num_groups: Int, num_nodes: Int, num_gpus: Int, num_experts: Int) -> Regrouping:
     """Allocate a `Regrouping`."""
     return Regrouping(
-        np.zeros(num_groups, np.int64),
-        np.empty(num_groups),
-        np.empty(num_nodes),
-        np.empty(num_nodes),
-        np.empty((num_groups, num_nodes), np.int64),
-        np.empty(num_nodes, np.int64),
-        np.empty(num_experts, np.int64),
-        np.empty(num_experts, np.int64),
-        np.empty(num_gpus),
+        ints(num_groups),
+        doubles(num_groups),
+        doubles(num_nodes),
+        doubles(num_nodes),
+        int_table(num_groups, num_nodes),
+        ints(num_nodes),
+        ints(num_experts),
+        ints(num_experts),
+        doubles(num_gpus),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from eplb_np._jit import allocator, kernel
 from eplb_np._types import Int, Ints
+from eplb_np.kernels.arrays import int_table, ints
 from eplb_np.kernels.assignment import AssignmentScratch, assign, make_assignment_scratch
 from eplb_np.kernels.grid import Grid, fill_grid, longest_time
 from eplb_np.kernels.mending import could_gain, soft_maximum
@@ -43,8 +44,8 @@ def make_replan_scratch(num_rows: Int, num_gpus: Int, num_experts: Int) -> Repla
     """Allocate a `ReplanScratch`."""
     return ReplanScratch(
         make_search_scratch(num_rows, num_gpus, num_experts),
-        np.empty((num_gpus, num_gpus), np.int64),
-        np.empty(num_gpus, np.int64),
+        int_table(num_gpus, num_gpus),
+        ints(num_gpus),
         make_assignment_scratch(num_gpus),
     )
 

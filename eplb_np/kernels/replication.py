@@ -10,6 +10,7 @@ import numpy as np
 from eplb_np._jit import entry, kernel
 from eplb_np._types import Floats, Int, Ints
 from eplb_np.kernels import tournament
+from eplb_np.kernels.arrays import ints
 from eplb_np.kernels.decisions import (
     NEVER,
     adams_quotient,
@@ -134,8 +135,8 @@ def replicate_layers(weight: Floats, phy2log: Ints, rank: Ints, logcnt: Ints) ->
     """
     num_layers, num_experts = weight.shape
     num_phy = phy2log.shape[1]
-    granted = np.empty(num_phy - num_experts, np.int64)
-    tree = np.empty(2 * tournament.num_leaves(num_experts), np.int64)
+    granted = ints(num_phy - num_experts)
+    tree = ints(2 * tournament.num_leaves(num_experts))
     for layer in range(num_layers):
         count = logcnt[layer]
         replicate_layer(weight[layer], num_phy, count, granted, tree)
