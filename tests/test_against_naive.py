@@ -4,7 +4,7 @@ import naive
 import numpy as np
 import pytest
 from cases import PRECISION_CASES, packing_cases, random_cases, replication_cases
-from support import assert_same, fewer, needs_jit, run_python
+from support import TESTS, assert_same, fewer, needs_jit, run_python
 
 from eplb_np import (
     balanced_packing,
@@ -120,7 +120,8 @@ def test_threads_change_nothing(num_threads, policy):
 @pytest.mark.slow
 def test_kernels_stay_within_their_arrays(tmp_path):
     result = run_python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "naive",
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__,
+        str(TESTS / "test_lockstep.py"), "-k", "naive or lockstep",
         NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path),
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
