@@ -1,8 +1,7 @@
 """New arrays, whose content is left to chance.
 
 Numba types ``np.empty`` anew at every call, and compiles it anew for every way to write its
-arguments; with zeros or ones in them that doubles. Through these few functions the arrays of the
-refined policy take a second less to compile.
+arguments; with zeros or ones in them that doubles. Through these few functions each is compiled once.
 """
 
 from __future__ import annotations
