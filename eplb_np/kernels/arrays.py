@@ -1,7 +1,8 @@
 """New arrays, whose content is left to chance.
 
 Numba types ``np.empty`` anew at every call, and compiles it anew for every way to write its
-arguments; with zeros or ones in them that doubles. Through these few functions each is compiled once.
+arguments; with zeros or ones in them that doubles. Through these few functions each is compiled
+once.
 """
 
 from __future__ import annotations
