@@ -134,8 +134,10 @@ class _Mending:
 
     def fits_total(self, maps: Maps) -> bool:
         """Whether no more is fetched than the total allows; what stays on a GPU keeps its slot."""
+        if self.limits.total is None:
+            return True
         fetched = (maps.phy2log != self.held) & (maps.phy2log >= 0)
-        return self.limits.total is None or int(fetched.sum()) <= self.limits.total
+        return int(fetched.sum()) <= self.limits.total
 
     def _mend(self, price: float, budget: NDArray[np.int64], *, shared: bool) -> Maps:
         """Mend every layer; those that share a budget one after the other, the least even first."""

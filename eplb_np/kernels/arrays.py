@@ -38,6 +38,12 @@ def int_table(rows: Int, columns: Int) -> Ints:
 
 
 @allocator
+def float_table(rows: Int, columns: Int) -> Floats:
+    """Allocate [rows, columns] float32."""
+    return np.empty((rows, columns), np.float32)
+
+
+@allocator
 def double_table(rows: Int, columns: Int) -> Doubles:
     """Allocate [rows, columns] float64."""
     return np.empty((rows, columns), np.float64)

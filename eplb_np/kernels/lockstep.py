@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from eplb_np._jit import allocator, entry, kernel
 from eplb_np._types import Floats, Int, Ints
+from eplb_np.kernels.arrays import float_table, int_table, ints
 from eplb_np.kernels.hierarchy import (
     gather_node,
     make_group_scratch,
@@ -72,23 +71,21 @@ class BatchScratch(NamedTuple):
 @allocator
 def make_batch_scratch(num_experts: Int, num_replicas: Int) -> BatchScratch:
     """Allocate a `BatchScratch`, once per call and not per layer."""
-    experts = WIDTH, num_experts
-    replicas = WIDTH, num_replicas
     return BatchScratch(
-        np.empty(experts, np.int64),
-        np.empty(experts, np.float32),
-        np.empty(experts, np.float32),
-        np.empty(experts, np.int64),
-        np.empty(experts, np.int64),
-        np.empty((WIDTH, num_replicas - num_experts), np.int64),
-        np.empty(replicas, np.float32),
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
-        np.empty(replicas, np.int64),
-        np.empty(num_experts, np.int64),
+        int_table(WIDTH, num_experts),
+        float_table(WIDTH, num_experts),
+        float_table(WIDTH, num_experts),
+        int_table(WIDTH, num_experts),
+        int_table(WIDTH, num_experts),
+        int_table(WIDTH, num_replicas - num_experts),
+        float_table(WIDTH, num_replicas),
+        int_table(WIDTH, num_replicas),
+        int_table(WIDTH, num_replicas),
+        int_table(WIDTH, num_replicas),
+        int_table(WIDTH, num_replicas),
+        int_table(WIDTH, num_replicas),
+        int_table(WIDTH, num_replicas),
+        ints(num_experts),
         make_lanes(num_replicas),
     )
 
