@@ -49,6 +49,11 @@ def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
     # Extension types such as bfloat16 call themselves void, but know how to become float32.
     extension = kind == "V" and not issubclass(array.dtype.type, np.void)
     if kind not in "biuf" and not extension:
+        if hasattr(values, "__cuda_array_interface__"):
+            raise ValueError(
+                f"{name} is on a GPU and does not say how NumPy reads it: copy it to the host, or "
+                "plan on the GPU"
+            )
         raise ValueError(
             f"{name} has dtype {array.dtype}, which is not a real number type: "
             "give integers or floating-point numbers"

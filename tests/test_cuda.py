@@ -102,6 +102,10 @@ class NvvmSupportError(Exception):
     pass
 
 
+class LinkerError(Exception):
+    pass
+
+
 @pytest.mark.parametrize(
     ("error", "part"),
     [
@@ -114,6 +118,8 @@ class NvvmSupportError(Exception):
         (CudaSupportError("Error at driver init: \n\nNo library.\nSet this"), "(No library)"),
         (NvvmSupportError("libNVVM cannot be found.\nDo that"), "pip install eplb-np[cuda13]"),
         (CUDAError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the PTX was"), "too old"),
+        (LinkerError("[222] Call to cuLinkAddData results in CUDA_ERROR_UNS..."), "too old"),
+        (LinkerError("error in the code"), "cannot compile here"),
     ],
 )
 def test_what_goes_wrong_is_said_in_one_line(error, part):
@@ -207,6 +213,11 @@ def test_dlpack_of_the_host_and_of_other_types():
 def test_loads_on_the_host_stay_as_they_are():
     for load in (LOAD, LOAD.tolist(), OnTheHost()):
         assert as_host_load(load) is load
+
+
+def test_loads_on_a_gpu_are_not_taken_for_objects():
+    with refused("load is on a GPU", "copy it to the host"):
+        eplb_np.make_plan(SimpleNamespace(__cuda_array_interface__={}), **SIZES)
 
 
 class OnTheHost:

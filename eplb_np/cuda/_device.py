@@ -128,13 +128,13 @@ def explain(error: BaseException) -> str | None:
     kind = type(error).__name__
     said = _one_line(error)
     number = _driver_number(error, said)
+    if number in TOO_OLD and kind in (*DRIVER_ERRORS, *TOOLKIT_ERRORS, "CudaSupportError"):
+        return f"the CUDA driver is too old, {TOO_OLD[number]}: update it, or {HOW_TO_GET_IT}"
     if kind in DRIVER_ERRORS or (kind == "CudaSupportError" and number is not None):
         if number == OUT_OF_MEMORY:
             return f"the GPU has no memory left ({said}): free some, or plan on the CPU"
         if number == NO_DEVICE:
             return f"there is a CUDA driver, but no GPU ({said}): {CPU_WORKS}"
-        if number in TOO_OLD:
-            return f"the CUDA driver is too old, {TOO_OLD[number]}: update it, or {HOW_TO_GET_IT}"
         return f"the GPU failed or was lost ({said}): restart the process to use it; {CPU_WORKS}"
     if kind == "CudaSupportError":
         reason = said.removeprefix("Error at driver init: ").split(". ")[0]

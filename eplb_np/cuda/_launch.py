@@ -21,6 +21,9 @@ SIMULATED_THREADS = 4
 
 MOST_INDICES = 1 << 31
 
+LOADS_KERNELS = ("cast_rows", "find_doubtful_rows", "keep_busy")
+"""Kernels of `eplb_np.cuda.kernels.loads`; the others are in ``rows``."""
+
 block_threads: int | None = None
 """Threads of every block, a power of two; None for what `choose_threads` thinks best."""
 
@@ -102,5 +105,5 @@ def _configured(
 
 
 def _kernel(name: str) -> Any:
-    module = "loads" if name in ("cast_rows", "find_doubtful_rows") else "rows"
+    module = "loads" if name in LOADS_KERNELS else "rows"
     return getattr(import_module(f"eplb_np.cuda.kernels.{module}"), name)

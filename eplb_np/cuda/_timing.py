@@ -11,6 +11,7 @@ import numpy as np
 
 from eplb_np import make_plan
 from eplb_np.cuda._device import require_device
+from eplb_np.cuda._launch import configured
 from eplb_np.cuda.planning import rebalance_experts, rebalance_experts_hierarchical
 from eplb_np.topology import Topology
 
@@ -84,8 +85,6 @@ def device_time(work: Callable[[int], None], repeats: int) -> float:
     The GPU is kept busy until all of it is queued. What an event sees then is the work, and not
     how long Python takes to launch it.
     """
-    from eplb_np.cuda.kernels.loads import keep_busy
-
     cuda = require_device()
     sink = cuda.device_array(1, np.float32)
     for i in range(WARM_UP):
@@ -94,7 +93,7 @@ def device_time(work: Callable[[int], None], repeats: int) -> float:
     times: list[float] = []
     while len(times) < repeats:
         events = [(cuda.event(), cuda.event()) for _ in range(min(50, repeats))]
-        keep_busy[1, 1](sink, BUSY_STEPS)
+        configured("keep_busy", 1, 1, 0)(sink, BUSY_STEPS)
         for i, (start, end) in enumerate(events):
             start.record()
             work(i % DIFFERENT_LOADS)

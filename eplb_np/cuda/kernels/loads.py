@@ -54,7 +54,7 @@ def find_doubtful_rows(weight: Floats, doubtful: Ints) -> None:
 @launched
 def keep_busy(sink: Floats, steps: Int) -> None:
     """Occupy one thread for some nanoseconds a step, so that other work queues up."""
-    value = sink[0]
+    value = np.float32(1)
     for _ in range(steps):
         value = value / np.float32(1.0001)
     sink[0] = value
