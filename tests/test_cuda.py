@@ -118,6 +118,7 @@ class LinkerError(Exception):
         (CudaSupportError("Error at driver init: \n\nNo library.\nSet this"), "(No library)"),
         (NvvmSupportError("libNVVM cannot be found.\nDo that"), "pip install eplb-np[cuda13]"),
         (CUDAError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the PTX was"), "too old"),
+        (CUDAError("CUDA_ERROR_LAUNCH_FAILED: It failed. Causes are many"), "It failed): restart"),
         (LinkerError("[222] Call to cuLinkAddData results in CUDA_ERROR_UNS..."), "too old"),
         (LinkerError("error in the code"), "cannot compile here"),
     ],

@@ -130,16 +130,19 @@ def explain(error: BaseException) -> str | None:
     number = _driver_number(error, said)
     if number in TOO_OLD and kind in (*DRIVER_ERRORS, *TOOLKIT_ERRORS, "CudaSupportError"):
         return f"the CUDA driver is too old, {TOO_OLD[number]}: update it, or {HOW_TO_GET_IT}"
+    first_sentence = said.removeprefix("Error at driver init: ").split(". ")[0]
     if kind in DRIVER_ERRORS or (kind == "CudaSupportError" and number is not None):
         if number == OUT_OF_MEMORY:
-            return f"the GPU has no memory left ({said}): free some, or plan on the CPU"
+            return f"the GPU has no memory left ({first_sentence}): free some, or plan on the CPU"
         if number == NO_DEVICE:
-            return f"there is a CUDA driver, but no GPU ({said}): {CPU_WORKS}"
-        return f"the GPU failed or was lost ({said}): restart the process to use it; {CPU_WORKS}"
-    if kind == "CudaSupportError":
-        reason = said.removeprefix("Error at driver init: ").split(". ")[0]
+            return f"there is a CUDA driver, but no GPU ({first_sentence}): {CPU_WORKS}"
         return (
-            f"there is no GPU to plan on ({reason}): install NVIDIA's driver, and "
+            f"the GPU failed or was lost ({first_sentence}): restart the process to use it; "
+            f"{CPU_WORKS}"
+        )
+    if kind == "CudaSupportError":
+        return (
+            f"there is no GPU to plan on ({first_sentence}): install NVIDIA's driver, and "
             f"{HOW_TO_GET_IT}; {CPU_WORKS}"
         )
     if kind in TOOLKIT_ERRORS:

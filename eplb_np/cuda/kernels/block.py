@@ -1,7 +1,9 @@
 """What the threads of a block do together.
 
-The loops of these functions are run thousands of times in a row. They say ``while``, as the number
-of turns of ``range(start, stop, step)`` takes a division of 64-bit integers, once for each loop.
+Loops over what the threads share out say ``while``, here and in all kernels. How often
+``range(start, stop, step)`` turns is a division of 64-bit integers, before each loop; and once the
+compiler knows it, it writes the loop out four times. A kernel runs once through its code and has
+to fetch it: with ``range`` it would be more than twice as long.
 """
 
 from __future__ import annotations
@@ -94,16 +96,13 @@ def sort_keys(keys: Ints, size: Int, team: Team) -> None:
 
 
 @device
-def place_in_queue(length: Int, team: Team) -> Int:
-    """Place whose key a thread holds; those that are too many look at the last one too."""
-    return smaller(team.thread, length - 1)
-
-
-@device
 def replace_first(
     queues: Ints, now: Int, after: Int, length: Int, own: Int, behind: Int, key: Int, team: Team
 ) -> Int:
     """Take the first key of a sorted queue out and put another, not smaller, in its place.
+
+    What the first ``length`` threads do; others have nothing to do but to wait at the barrier
+    behind it, and must not keep the GPU busy.
 
     The queue begins at ``queues[now]``, ascending, and will begin at ``queues[after]``; at both
     places NEVER follows its last key. (Two arrays that change roles would hide from the compiler
@@ -116,19 +115,19 @@ def replace_first(
     minimum by halves would take one for each half, and a winner tree a load for each level.
     """
     own = smaller(behind, larger(own, key))
-    if team.thread < length:
-        queues[at(after + team.thread)] = own
+    queues[at(after + team.thread)] = own
     i = team.thread + team.size
     while i < length:
         following = queues[at(now + i + 1)]
         queues[at(after + i)] = smaller(following, larger(queues[at(now + i)], key))
         i += team.size
-    sync()
     return own
 
 
 @device
 def copy_row(source: Floats, target: Floats, team: Team) -> None:
     """Copy loads of a row, neighbouring threads neighbouring loads."""
-    for i in range(team.thread, target.shape[0], team.size):
+    i = team.thread
+    while i < target.shape[0]:
         target[i] = source[i]
+        i += team.size

@@ -21,18 +21,16 @@ from eplb_np.kernels.packing import GPU_REFINE_STEPS, GROUP_REFINE_STEPS, NO_REF
 
 
 @device
-def pack_groups(num_groups: Int, num_nodes: Int, steps: Int, s: Scratch, team: Team) -> None:
-    """Give groups to nodes: ``s.members`` are the groups by node, then by rank in the node.
-
-    Every block of a layer does it anew for itself: that is quicker than to wait for another.
-    """
+def weigh_groups(num_groups: Int, s: Scratch, team: Team) -> None:
+    """Load of each group: the items of the first packing."""
     group_size = s.layer_weight.shape[0] // num_groups
-    for g in range(team.thread, num_groups, team.size):
+    g = team.thread
+    while g < num_groups:
         total = 0.0
         for e in range(g * group_size, (g + 1) * group_size):
             total += np.float64(s.layer_weight[at(e)])
         s.item_load[g] = np.float32(total)
-    pack_items(num_groups, num_nodes, steps, s, team)
+        g += team.size
 
 
 @device
@@ -40,12 +38,28 @@ def gather_node(node: Int, num_groups: Int, num_nodes: Int, s: Scratch, team: Te
     """Experts of a node and their loads, group by group."""
     node_groups = num_groups // num_nodes
     group_size = s.expert.shape[0] // node_groups
-    for i in range(team.thread, s.expert.shape[0], team.size):
+    i = team.thread
+    while i < s.expert.shape[0]:
         group = s.members[at(node * node_groups + i // group_size)]
         expert = group * group_size + i % group_size
         s.expert[i] = expert
         s.weight[i] = s.layer_weight[at(expert)]
+        i += team.size
     sync()
+
+
+@device
+def replicate_node(
+    num_extra: Int, hybrid: bool, num_tail: Int, shift: Int, s: Scratch, team: Team
+) -> None:
+    """Replicas of the node's experts and their loads: the items of the second packing."""
+    allocate_replicas(num_extra, num_tail, shift, s, team)
+    if hybrid:
+        donor_fixup(s, team)
+        replicas_by_expert(s, team)
+    else:
+        replicas_by_grant(s, team)
+    weigh_replicas(s.weight, s, team)
 
 
 @device
@@ -65,20 +79,24 @@ def plan_node(
 
     Out: ``s.expert`` and ``s.logcnt`` of its experts, ``s.members`` the replica in each of its
     slots, ``s.owner`` and ``s.rank`` the replicas' experts and ranks.
+
+    Groups go to nodes in every block of a layer anew: that is quicker than to wait for another
+    block. Both packings are turns of one loop, or the compiler would write the code of packing
+    twice, and a GPU has to fetch what it runs.
     """
     num_replicas = s.owner.shape[0]
     num_extra = num_replicas - s.expert.shape[0]
     copy_row(weight, s.layer_weight, team)
     sync()
-    group_steps = GROUP_REFINE_STEPS if hybrid else NO_REFINE_STEPS
-    pack_groups(num_groups, num_nodes, group_steps, s, team)
-    gather_node(node, num_groups, num_nodes, s, team)
-    allocate_replicas(num_extra, num_tail, shift, s, team)
-    if hybrid:
-        donor_fixup(s, team)
-        replicas_by_expert(s, team)
-    else:
-        replicas_by_grant(s, team)
-    weigh_replicas(s.weight, s, team)
-    gpu_steps = GPU_REFINE_STEPS if hybrid else NO_REFINE_STEPS
-    pack_items(num_replicas, node_gpus, gpu_steps, s, team)
+    turn = 0
+    while turn < 2:
+        if turn == 0:
+            if num_groups > num_nodes:  # else any group goes to any node
+                weigh_groups(num_groups, s, team)
+            num_items, num_packs, steps = num_groups, num_nodes, GROUP_REFINE_STEPS
+        else:
+            gather_node(node, num_groups, num_nodes, s, team)
+            replicate_node(num_extra, hybrid, num_tail, shift, s, team)
+            num_items, num_packs, steps = num_replicas, node_gpus, GPU_REFINE_STEPS
+        pack_items(num_items, num_packs, steps if hybrid else NO_REFINE_STEPS, s, team)
+        turn += 1

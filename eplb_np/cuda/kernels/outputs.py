@@ -14,8 +14,10 @@ NO_SLOT = -1
 @device
 def write_counts(layer: Int, logcnt: Ints, s: Scratch, team: Team) -> None:
     """Write a node's part of ``logcnt`` [L, E]."""
-    for e in range(team.thread, s.expert.shape[0], team.size):
+    e = team.thread
+    while e < s.expert.shape[0]:
         logcnt[layer, at(s.expert[e])] = s.logcnt[e]
+        e += team.size
 
 
 @device
@@ -24,10 +26,12 @@ def write_slots(
 ) -> None:
     """Write a node's part of ``phy2log`` and ``phyrank`` [L, P]."""
     first = node * s.owner.shape[0]
-    for place in range(team.thread, s.owner.shape[0], team.size):
+    place = team.thread
+    while place < s.owner.shape[0]:
         replica = s.members[place]
         phy2log[layer, at(first + place)] = s.expert[at(s.owner[at(replica)])]
         phyrank[layer, at(first + place)] = s.rank[at(replica)]
+        place += team.size
 
 
 @device
@@ -51,11 +55,13 @@ def write_log2phy(
             e += 1
     sync()
     first = node * s.owner.shape[0]
-    for place in range(team.thread, s.owner.shape[0], team.size):
+    place = team.thread
+    while place < s.owner.shape[0]:
         replica = s.members[place]
         expert = s.expert[at(s.owner[at(replica)])]
         phy2log[layer, at(first + place)] = expert
         log2phy[layer, at(expert), at(s.rank[at(replica)])] = first + place
+        place += team.size
 
 
 @device
@@ -63,11 +69,15 @@ def write_replicas(
     row: Int, phy2log: Ints, rank: Ints, logcnt: Ints, s: Scratch, team: Team
 ) -> None:
     """Replicas of a row in order of logical expert: ``phy2log``, ``rank`` [X, P]."""
-    for i in range(team.thread, s.owner.shape[0], team.size):
+    i = team.thread
+    while i < s.owner.shape[0]:
         phy2log[row, i] = s.owner[i]
         rank[row, i] = s.rank[i]
-    for e in range(team.thread, s.logcnt.shape[0], team.size):
+        i += team.size
+    e = team.thread
+    while e < s.logcnt.shape[0]:
         logcnt[row, e] = s.logcnt[e]
+        e += team.size
 
 
 @device
@@ -75,7 +85,9 @@ def write_packs(
     row: Int, capacity: Int, pack_index: Ints, rank_in_pack: Ints, s: Scratch, team: Team
 ) -> None:
     """Pack and rank of each item of a row: ``pack_index``, ``rank_in_pack`` [X, n]."""
-    for place in range(team.thread, s.members.shape[0], team.size):
+    place = team.thread
+    while place < s.members.shape[0]:
         item = at(s.members[place])
         pack_index[row, item] = place // capacity
         rank_in_pack[row, item] = place % capacity
+        place += team.size

@@ -6,7 +6,7 @@ import numpy as np
 
 from eplb_np._types import Int
 from eplb_np.cuda.kernels._jit import device, sync
-from eplb_np.cuda.kernels.block import Team, place_in_queue, power_of_two, replace_first, sort_keys
+from eplb_np.cuda.kernels.block import Team, power_of_two, replace_first, smaller, sort_keys
 from eplb_np.cuda.kernels.refinement import refine_packs
 from eplb_np.cuda.kernels.scratch import Scratch
 from eplb_np.kernels.decisions import (
@@ -29,15 +29,19 @@ def pack_items(num_items: Int, num_packs: Int, refine_steps: Int, s: Scratch, te
     capacity = num_items // num_packs
     sync()  # the loads are there
     if capacity == 1:
-        for i in range(team.thread, num_items, team.size):
+        i = team.thread
+        while i < num_items:
             s.members[i] = i
+            i += team.size
         sync()
         return
     size = power_of_two(num_items)
-    for i in range(team.thread, size, team.size):
+    i = team.thread
+    while i < size:
         s.keys[i] = NEVER
         if i < num_items:
             s.keys[i] = heaviest_first(s.item_load[i], np.int64(i))
+        i += team.size
     sort_keys(s.keys, size, team)
     longest_processing_time(num_items, num_packs, capacity, s, team)
     refine_packs(num_packs, capacity, refine_steps, s, team)
@@ -61,7 +65,8 @@ def longest_processing_time(
     after: Int = size + 1
     # Where the first items all weigh something, they find one empty pack after the other.
     first: Int = num_packs if heaviest_load(s.keys[at(num_packs - 1)]) > 0 else np.int64(0)
-    for p in range(team.thread, size, team.size):
+    p = team.thread
+    while p < size:
         empty = np.int64(p) << shift
         queue[p] = NEVER
         if p < num_packs:
@@ -69,6 +74,7 @@ def longest_processing_time(
             if first > 0:
                 queue[p] = lightest_first(heaviest_load(s.keys[p]), empty + 1)
                 s.members[at(p * capacity)] = key_index(s.keys[p])
+        p += team.size
     sort_keys(queue, size, team)
     if team.thread == 0:
         queue[at(num_packs)] = NEVER
@@ -76,18 +82,19 @@ def longest_processing_time(
     sync()
 
     mask = (np.int64(1) << shift) - 1
-    place = place_in_queue(num_packs, team)
-    own = queue[at(place)]
+    own = queue[at(smaller(team.thread, num_packs))]
     for i in range(first, num_items):
-        behind = queue[at(now + place + 1)]
-        item = s.keys[at(i)]
-        lightest = queue[at(now)]
-        index = key_index(lightest)
-        held = index & mask
-        if team.thread == 0:
-            s.members[at((index >> shift) * capacity + held)] = key_index(item)
-        key = lightest_first(key_load(lightest) + heaviest_load(item), index + 1)
-        if held + 1 == capacity:
-            key = NEVER
-        own = replace_first(queue, now, after, num_packs, own, behind, key, team)
+        if team.thread < num_packs:
+            behind = queue[at(now + team.thread + 1)]
+            item = s.keys[at(i)]
+            lightest = queue[at(now)]
+            index = key_index(lightest)
+            held = index & mask
+            if team.thread == 0:
+                s.members[at((index >> shift) * capacity + held)] = key_index(item)
+            key = lightest_first(key_load(lightest) + heaviest_load(item), index + 1)
+            if held + 1 == capacity:
+                key = NEVER
+            own = replace_first(queue, now, after, num_packs, own, behind, key, team)
+        sync()
         now, after = after, now

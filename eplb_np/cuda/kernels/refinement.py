@@ -51,7 +51,8 @@ def extreme_packs(num_packs: Int, capacity: Int, s: Scratch, team: Team) -> tupl
 
     A pack's load adds up in the order of its items' indices. Uses ``s.order``.
     """
-    for place in range(team.thread, num_packs * capacity, team.size):
+    place = team.thread
+    while place < num_packs * capacity:
         first = place // capacity * capacity
         item = s.members[place]
         position = first
@@ -59,22 +60,26 @@ def extreme_packs(num_packs: Int, capacity: Int, s: Scratch, team: Team) -> tupl
             if s.members[at(i)] < item:
                 position += 1
         s.order[at(position)] = item
+        place += team.size
     sync()
     heaviest: Int = NEVER
     lightest: Int = NEVER
-    for p in range(team.thread, num_packs, team.size):
+    p = team.thread
+    while p < num_packs:
         load = np.float32(0)
         for i in range(p * capacity, (p + 1) * capacity):
             load = load + s.item_load[at(s.order[at(i)])]
         heaviest = smaller(heaviest, heaviest_first(load, np.int64(p)))
         lightest = smaller(lightest, lightest_first(load, np.int64(p)))
+        p += team.size
     return smallest_of_block(heaviest, lightest, s.team_keys, team)
 
 
 @device
 def sort_light_pack(light: Int, capacity: Int, s: Scratch, team: Team) -> None:
     """Items of the light pack by ascending load, ties to the lower item: ``s.order[:capacity]``."""
-    for place in range(team.thread, capacity, team.size):
+    place = team.thread
+    while place < capacity:
         item = s.members[at(light + place)]
         key = lightest_first(s.item_load[at(item)], np.int64(item))
         position: Int = np.int64(0)
@@ -83,6 +88,7 @@ def sort_light_pack(light: Int, capacity: Int, s: Scratch, team: Team) -> None:
             if lightest_first(s.item_load[at(other)], np.int64(other)) < key:
                 position += 1
         s.order[at(position)] = item
+        place += team.size
 
 
 @device
@@ -94,7 +100,8 @@ def best_swap(
     Of equal residuals the lower heavy item wins, and of its two candidates the first.
     """
     best: Int = NEVER
-    for place in range(team.thread, capacity, team.size):
+    place = team.thread
+    while place < capacity:
         item: Int = np.int64(s.members[at(heavy + place)])
         position = first_position(item, capacity, s)
         for candidate in range(2):
@@ -102,6 +109,7 @@ def best_swap(
             gap = s.item_load[at(item)] - s.item_load[at(other)]
             residual = abs(delta - (gap + gap))
             best = smaller(best, lightest_first(residual, 2 * item + candidate))
+        place += team.size
     best, _ = smallest_of_block(best, NEVER, s.team_keys, team)
     item = key_index(best) >> 1
     position = first_position(item, capacity, s) - (key_index(best) & 1)
@@ -131,20 +139,24 @@ def swap_items(
     heavy: Int, light: Int, capacity: Int, item: Int, other: Int, s: Scratch, team: Team
 ) -> None:
     """Let two items change packs, and number both packs anew. Uses ``s.order``."""
-    for place in range(team.thread, capacity, team.size):
+    place = team.thread
+    while place < capacity:
         if s.members[at(heavy + place)] == item:
             s.team_keys[0] = place
         if s.members[at(light + place)] == other:
             s.team_keys[1] = place
+        place += team.size
     sync()
     item_rank = s.team_keys[0]
     other_rank = s.team_keys[1]
     renumber(heavy, np.int64(0), capacity, item_rank, other, other_rank, s, team)
     renumber(light, capacity, capacity, other_rank, item, item_rank, s, team)
     sync()
-    for place in range(team.thread, capacity, team.size):
+    place = team.thread
+    while place < capacity:
         s.members[at(heavy + place)] = s.order[at(place)]
         s.members[at(light + place)] = s.order[at(capacity + place)]
+        place += team.size
     sync()
 
 
@@ -163,7 +175,8 @@ def renumber(
 
     Nobody moves by more than one place but the newcomer, who takes the leaver's turn here.
     """
-    for place in range(team.thread, capacity, team.size):
+    place = team.thread
+    while place < capacity:
         if place == leaver_rank:
             item: Int = newcomer
             rank: Int = newcomer_rank
@@ -179,3 +192,4 @@ def renumber(
             if newcomer_rank < place or (newcomer_rank == place and newcomer < item):
                 rank += 1
         s.order[at(target + rank)] = item
+        place += team.size

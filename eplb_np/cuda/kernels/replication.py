@@ -8,7 +8,6 @@ from eplb_np._types import Floats, Int
 from eplb_np.cuda.kernels._jit import device, sync
 from eplb_np.cuda.kernels.block import (
     Team,
-    place_in_queue,
     power_of_two,
     replace_first,
     smaller,
@@ -48,12 +47,14 @@ def grant_replicas(first: Int, stop: Int, adams: bool, shift: Int, s: Scratch, t
         return
     num_experts = s.weight.shape[0]
     size = power_of_two(num_experts)
-    for e in range(team.thread, size, team.size):
+    e = team.thread
+    while e < size:
         s.keys[e] = NEVER
         if e < num_experts:
             count = s.logcnt[e]
             index = (np.int64(e) << shift) | count
             s.keys[e] = heaviest_first(quotient(s.weight[e], count, adams), index)
+        e += team.size
     sort_keys(s.keys, size, team)
 
     # No more experts than there are grants can be anybody's choice.
@@ -65,20 +66,21 @@ def grant_replicas(first: Int, stop: Int, adams: bool, shift: Int, s: Scratch, t
         s.queues[at(after + length)] = NEVER
     sync()
     mask = (np.int64(1) << shift) - 1
-    place = place_in_queue(length, team)
-    own = s.queues[at(place)]
+    own = s.queues[at(smaller(team.thread, length))]
     for replica in range(first, stop):
-        behind = s.queues[at(now + place + 1)]
-        index = key_index(s.queues[at(now)])
-        expert = index >> shift
-        count = index & mask
-        if team.thread == 0:
-            s.owner[at(num_experts + replica)] = expert
-            s.rank[at(num_experts + replica)] = count
-            s.logcnt[at(expert)] = count + 1
-        load = quotient(s.weight[at(expert)], count + 1, adams)
-        key = heaviest_first(load, index + 1)
-        own = replace_first(s.queues, now, after, length, own, behind, key, team)
+        if team.thread < length:
+            behind = s.queues[at(now + team.thread + 1)]
+            index = key_index(s.queues[at(now)])
+            expert = index >> shift
+            count = index & mask
+            if team.thread == 0:
+                s.owner[at(num_experts + replica)] = expert
+                s.rank[at(num_experts + replica)] = count
+                s.logcnt[at(expert)] = count + 1
+            load = quotient(s.weight[at(expert)], count + 1, adams)
+            key = heaviest_first(load, index + 1)
+            own = replace_first(s.queues, now, after, length, own, behind, key, team)
+        sync()
         now, after = after, now
 
 
@@ -91,10 +93,12 @@ def donor_fixup(s: Scratch, team: Team) -> None:
     """
     heaviest: Int = NEVER
     lightest: Int = NEVER
-    for e in range(team.thread, s.weight.shape[0], team.size):
+    e = team.thread
+    while e < s.weight.shape[0]:
         average = adams_quotient(s.weight[e], s.logcnt[e])
         heaviest = smaller(heaviest, heaviest_first(average, e))
         lightest = smaller(lightest, lightest_first(average, e))
+        e += team.size
     heaviest, lightest = smallest_of_block(heaviest, lightest, s.team_keys, team)
     donor = key_index(heaviest)
     receiver = key_index(lightest)
@@ -111,31 +115,49 @@ def donor_fixup(s: Scratch, team: Team) -> None:
 @device
 def allocate_replicas(num_extra: Int, num_tail: Int, shift: Int, s: Scratch, team: Team) -> None:
     """Count of each expert of ``s.weight``: ``num_tail`` of the extra replicas by Sainte-Lague."""
-    for e in range(team.thread, s.weight.shape[0], team.size):
+    e = team.thread
+    while e < s.weight.shape[0]:
         s.logcnt[e] = 1
+        e += team.size
     sync()
-    grant_replicas(0, num_extra - num_tail, True, shift, s, team)
-    grant_replicas(num_extra - num_tail, num_extra, False, shift, s, team)
+    num_adams = num_extra - num_tail
+    turn = 0
+    while turn < 2:  # in a loop, the code of grants is there once
+        adams = turn == 0
+        first = np.int64(0) if adams else num_adams
+        stop = num_adams if adams else num_extra
+        grant_replicas(first, stop, adams, shift, s, team)
+        turn += 1
 
 
 @device
 def replicas_by_expert(s: Scratch, team: Team) -> None:
     """Hybrid policy: the replicas of an expert stand side by side; fills owner and rank.
 
-    Each thread takes a run of experts and counts the replicas of the runs before its own.
+    Each thread takes a run of experts. Where its replicas begin, all find out together, in
+    rounds that each add up twice as many runs as the one before (Hillis and Steele, 1986).
     """
+    thread, threads = team
     num_experts = s.weight.shape[0]
-    run = (num_experts + team.size - 1) // team.size
-    start = smaller(team.thread * run, num_experts)
+    run = (num_experts + threads - 1) // threads
+    start = smaller(thread * run, num_experts)
     stop = smaller(start + run, num_experts)
-    total = np.int64(0)
+    own: Int = np.int64(0)
     for e in range(start, stop):
-        total += s.logcnt[at(e)]
-    s.team_keys[at(team.thread)] = total
-    sync()
-    replica = np.int64(0)
-    for thread in range(team.thread):
-        replica += s.team_keys[at(thread)]
+        own += s.logcnt[at(e)]
+    total = own
+    now: Int = np.int64(0)
+    after: Int = threads
+    s.team_keys[at(thread)] = total
+    reach: Int = np.int64(1)
+    while reach < threads:
+        sync()
+        if thread >= reach:
+            total += s.team_keys[at(now + thread - reach)]
+        s.team_keys[at(after + thread)] = total
+        now, after = after, now
+        reach *= 2
+    replica = total - own
     for e in range(start, stop):
         for r in range(s.logcnt[at(e)]):
             s.owner[at(replica)] = e
@@ -147,15 +169,19 @@ def replicas_by_expert(s: Scratch, team: Team) -> None:
 @device
 def replicas_by_grant(s: Scratch, team: Team) -> None:
     """DeepSeek policy: a first copy of every expert; the others stand there as granted."""
-    for e in range(team.thread, s.weight.shape[0], team.size):
+    e = team.thread
+    while e < s.weight.shape[0]:
         s.owner[e] = e
         s.rank[e] = 0
+        e += team.size
     sync()
 
 
 @device
 def weigh_replicas(weight: Floats, s: Scratch, team: Team) -> None:
     """Load of each replica, which are the items to pack."""
-    for i in range(team.thread, s.owner.shape[0], team.size):
+    i = team.thread
+    while i < s.owner.shape[0]:
         e = s.owner[i]
         s.item_load[i] = adams_quotient(weight[at(e)], s.logcnt[at(e)])
+        i += team.size
