@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from eplb_np._check import as_amount, as_size
 from eplb_np._threads import choose_num_threads, for_each_block
 from eplb_np.forecast import Expected
+from eplb_np.plan import Plan
 from eplb_np.policies import Maps
 from eplb_np.topology import Topology
 
@@ -29,6 +30,10 @@ hardly adds to the price that follows from the noise."""
 SURCHARGE_ROUNDS = 8
 """Each halves the range of the search's logarithm: 8 of them leave 2**(14 / 256), or 4 %."""
 
+SURCHARGES_PER_GPU = 2.0 ** -np.arange(5.0, 13.0)
+"""What is tried on top of the price where GPUs have used up their fetches, in the same unit. On
+development traces the best was among these wherever there was something to gain."""
+
 UNLIMITED = 1 << 40
 
 
@@ -41,7 +46,7 @@ class MoveLimits:
     total : int, optional
         Replicas that all GPUs together may fetch, over all layers. They go where they gain most.
     per_gpu : int, optional
-        Replicas that each GPU may fetch, over all layers.
+        Replicas that each GPU may fetch, over all layers. They, too, go where they gain most.
     price : float, default: 0.0
         Load, in the unit of the loads planned from, that a fetch must take off the busiest GPU
         of its layer (at speed 1). It comes on top of a price that follows from the noise.
@@ -90,7 +95,11 @@ def mend_maps(
     """Mend the plan ``in_use`` [L, P] for the coming window; checked arguments only."""
     mending = _Mending(expected, in_use, topology, limits, num_threads)
     maps = mending.at_price(limits.price)
-    return maps if mending.fits_total(maps) else _share_out_total(mending)
+    if not mending.fits_total(maps):
+        return _share_out_total(mending)
+    if mending.uses_up_a_gpu(maps):
+        return _share_out_per_gpu(mending, maps)
+    return maps
 
 
 class _Mending:
@@ -108,6 +117,7 @@ class _Mending:
 
         num_layers = len(in_use)
         self.expected = expected
+        self.topology = topology
         self.limits = limits
         self.sizes = (
             *topology.packed_groups_and_nodes,
@@ -133,11 +143,26 @@ class _Mending:
         return self._mend(price, self.budget.copy(), shared=True)
 
     def fits_total(self, maps: Maps) -> bool:
-        """Whether no more is fetched than the total allows; what stays on a GPU keeps its slot."""
-        if self.limits.total is None:
-            return True
-        fetched = (maps.phy2log != self.held) & (maps.phy2log >= 0)
-        return int(fetched.sum()) <= self.limits.total
+        """Whether no more is fetched than the total allows."""
+        return self.limits.total is None or self._is_fetched(maps).sum() <= self.limits.total
+
+    def uses_up_a_gpu(self, maps: Maps) -> bool:
+        """Whether some GPU fetches as many replicas as it may; not where none may fetch any."""
+        if not self.limits.per_gpu:
+            return False
+        gpu = self.topology.gpu_of_slot[np.nonzero(self._is_fetched(maps))[1]]
+        fetches = np.bincount(gpu, minlength=self.topology.num_gpus)
+        return bool((fetches >= self.limits.per_gpu).any())
+
+    def expected_time(self, maps: Maps) -> float:
+        """Time of all layers with these maps, were the loads as expected."""
+        plan = Plan(maps.phy2log, maps.phyrank, self.topology, "refined")
+        return float(plan.gpu_time(self.expected.load).max(axis=1).sum())
+
+    def _is_fetched(self, maps: Maps) -> NDArray[np.bool_]:
+        """Slots that get another expert [L, P]; what stays on a GPU keeps its slot."""
+        fetched: NDArray[np.bool_] = (maps.phy2log != self.held) & (maps.phy2log >= 0)
+        return fetched
 
     def _mend(self, price: float, budget: NDArray[np.int64], *, shared: bool) -> Maps:
         """Mend every layer; those that share a budget one after the other, the least even first."""
@@ -182,4 +207,20 @@ def _share_out_total(mending: _Mending) -> Maps:
             maps, enough = mended, surcharge
         else:
             too_low = surcharge
+    return maps
+
+
+def _share_out_per_gpu(mending: _Mending, maps: Maps) -> Maps:
+    """Mend at the price, of some, at which the layers are expected to take the least time.
+
+    Every GPU has fetches of its own, which the layers spend in turn; ``maps`` is what comes of
+    that. At a higher price the first layers make only those that gain much, and leave the others
+    to those behind. No single price is right for all GPUs, so what comes out must decide.
+    """
+    least = mending.expected_time(maps)
+    for surcharge in mending.excess.max() * SURCHARGES_PER_GPU:
+        mended = mending.at_price(mending.limits.price + surcharge)
+        time = mending.expected_time(mended)
+        if time < least:
+            maps, least = mended, time
     return maps

@@ -8,7 +8,7 @@ from support import compiled, fewer, refused
 from test_moves import random_plan
 
 import eplb_np
-from eplb_np import MoveLimits, Plan, Topology
+from eplb_np import MoveLimits, Plan, Topology, mending
 from eplb_np.kernels import assignment
 
 
@@ -230,6 +230,22 @@ def test_a_total_gets_most_of_the_balance_back_when_a_gpu_is_lost() -> None:
     assert got_back > 0.6 * (unlimited.balancedness(load) - seats.balancedness(load))
 
 
+def test_what_each_gpu_may_fetch_goes_where_it_gains_most(monkeypatch) -> None:
+    load = eplb_np.workloads.skewed_load(8, 64)
+    topology = Topology(64, 96, 16, 2, 4)
+    without = {"active_gpus": [gpu for gpu in range(16) if gpu != 3]}
+    current = eplb_np.make_plan(load, topology, policy="refined")
+    limits = MoveLimits(per_gpu=5)
+    plan = mended(load, current, limits=limits, **without)
+    assert fetches_by_gpu(current, plan).max() <= 5
+    monkeypatch.setattr(mending, "SURCHARGES_PER_GPU", np.empty(0))
+    in_turn = mended(load, current, limits=limits, **without)
+    assert fetches_by_gpu(current, in_turn).max() == 5
+    assert plan.balancedness(load) > in_turn.balancedness(load) + 0.01
+    enough = mended(load, current, limits=MoveLimits(per_gpu=100), **without)
+    assert enough == mended(load, current, **without)
+
+
 def test_doubled_replicas_are_parted() -> None:
     topology = Topology(4, 8, 4)
     maps = np.array([[0, 0, 1, 1, 2, 2, 3, 3]])
@@ -242,7 +258,7 @@ def test_same_bytes_on_every_thread_count() -> None:
     loads = eplb_np.workloads.skewed_load(24, 32)
     topology = Topology(32, 48, 8)
     current = eplb_np.make_plan(loads[::-1], topology, policy="refined")
-    for limits in (MoveLimits(), MoveLimits(total=40)):
+    for limits in (MoveLimits(), MoveLimits(total=40), MoveLimits(per_gpu=4)):
         plans = [mended(loads, current, limits=limits, num_threads=n) for n in (1, 2, 5)]
         assert all(plan == plans[0] for plan in plans)
 
