@@ -19,6 +19,7 @@ from support import assert_same, refused
 import eplb_np
 from eplb_np import cuda
 from eplb_np.cuda import _launch
+from eplb_np.cuda.kernels import queue
 
 LOADS_AND_LAYOUTS = 13  # in as many cases, every kind of load and every layout occurs
 
@@ -31,6 +32,16 @@ def in_global_memory() -> Iterator[None]:
         yield
     finally:
         _launch.SHARED_BYTES = shared
+
+
+@contextmanager
+def sorted_in_network() -> Iterator[None]:
+    """Let few keys, too, be sorted as many are."""
+    most, queue.MOST_RANKED = queue.MOST_RANKED, 0
+    try:
+        yield
+    finally:
+        queue.MOST_RANKED = most
 
 
 def packing() -> None:
@@ -82,6 +93,16 @@ def large_rows() -> None:
         case = next(replication_cases(1, 55))
         expected = naive.replicate_experts(*case.args)
         assert_same(cuda.replicate_experts(*case.args, on_host=True), expected, case.id)
+
+
+def many_keys() -> None:
+    """The same where keys are as many as a network sorts."""
+    with sorted_in_network():
+        for case in random_cases(LOADS_AND_LAYOUTS, 57, max_experts=12, max_layers=2):
+            for policy in ("hybrid", "deepseek"):
+                expected = naive.rebalance_experts(*case.args, policy=policy)
+                planned = cuda.rebalance_experts(*case.args, policy=policy, on_host=True)
+                assert_same(planned, expected, case.id)
 
 
 def real_layers() -> None:

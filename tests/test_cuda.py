@@ -233,7 +233,7 @@ class OnTheHost:
 def test_blocks_are_as_large_as_their_work(monkeypatch):
     monkeypatch.setattr(_launch, "simulated", lambda: False)
     sizes = [_launch.choose_threads(n) for n in (1, 2, 64, 65, 72, 288, 4096)]
-    assert sizes == [32, 32, 32, 64, 64, 256, 512]
+    assert sizes == [32, 32, 64, 128, 128, 256, 512]
     monkeypatch.setattr(_launch, "block_threads", 128)
     assert _launch.choose_threads(1) == 128
 

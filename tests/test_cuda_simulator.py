@@ -4,8 +4,8 @@ import pytest
 from support import TESTS, run_python
 
 CHECKS = [
-    "packing", "replication", "hybrid", "deepseek", "hierarchical", "large_rows", "real_layers",
-    "arrays_on_the_gpu", "output_buffers", "bad_input", "plan_objects", "selftest",
+    "packing", "replication", "hybrid", "deepseek", "hierarchical", "large_rows", "many_keys",
+    "real_layers", "arrays_on_the_gpu", "output_buffers", "bad_input", "plan_objects", "selftest",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from eplb_np.cuda._device import numba_cuda, simulated
 SHARED_BYTES = 48 * 1024
 """Shared memory that a block may have on every GPU without asking for more."""
 
-LEAST_THREADS, MOST_THREADS = 32, 512
+LEAST_THREADS, MOST_ITEMS_EACH_A_THREAD, MOST_THREADS = 32, 256, 512
 SIMULATED_THREADS = 4
 """Each is a thread of Python's."""
 
@@ -29,13 +29,13 @@ block_threads: int | None = None
 
 
 def choose_threads(num_items: int) -> int:
-    """Threads of a block: half as many as items, as each looks after a pair of them in a sort."""
+    """Threads of a block: one for each item, but of many items one for two or more."""
     if simulated():
         return SIMULATED_THREADS
     if block_threads is not None:
         return block_threads
-    pairs = 1 << max(num_items - 1, 1).bit_length() - 1
-    return min(max(pairs, LEAST_THREADS), MOST_THREADS)
+    items = 1 << max(num_items - 1, 1).bit_length()
+    return max(LEAST_THREADS, min(items, MOST_ITEMS_EACH_A_THREAD), min(items >> 1, MOST_THREADS))
 
 
 def count_bits(num_experts: int, num_replicas: int) -> int:

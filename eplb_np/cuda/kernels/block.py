@@ -3,7 +3,7 @@
 Loops over what the threads share out say ``while``, here and in all kernels. How often
 ``range(start, stop, step)`` turns is a division of 64-bit integers, before each loop; and once the
 compiler knows it, it writes the loop out four times. A kernel runs once through its code and has
-to fetch it: with ``range`` it would be more than twice as long.
+to fetch it: with ``range`` it would be twice as long.
 """
 
 from __future__ import annotations
@@ -46,22 +46,26 @@ def power_of_two(number: Int) -> Int:
 
 
 @device
-def smallest_of_block(first: Int, second: Int, keys: Ints, team: Team) -> tuple[Int, Int]:
-    """Smallest of the keys that all threads bring, for two questions at once.
+def smallest_of_block(
+    first: Int, second: Int, count: Int, keys: Ints, team: Team
+) -> tuple[Int, Int]:
+    """Smallest of the keys that the first ``count`` threads bring, for two questions at once.
 
     ``keys`` [2 * team.size] int64 is scratch. All threads get both answers.
     """
     thread, size = team
     keys[at(thread)] = first
     keys[at(size + thread)] = second
-    half = size // 2
-    while half > 0:
+    left = smaller(count, size)
+    while left > 1:
         sync()
-        if thread < half:
-            keys[at(thread)] = smaller(keys[at(thread)], keys[at(thread + half)])
-            other = size + thread
-            keys[at(other)] = smaller(keys[at(other)], keys[at(other + half)])
-        half //= 2
+        half = (left + 1) >> 1
+        if thread < left - half:
+            first = smaller(first, keys[at(thread + half)])
+            second = smaller(second, keys[at(size + thread + half)])
+            keys[at(thread)] = first
+            keys[at(size + thread)] = second
+        left = half
     sync()
     first = keys[0]
     second = keys[at(size)]
@@ -70,64 +74,13 @@ def smallest_of_block(first: Int, second: Int, keys: Ints, team: Team) -> tuple[
 
 
 @device
-def sort_keys(keys: Ints, size: Int, team: Team) -> None:
-    """Sort ``keys[:size]`` ascending; ``size`` is a power of two.
-
-    Batcher's bitonic network: no step depends on the keys, and neighbouring threads touch
-    neighbouring memory. Keys carry their index, so there are no equals to keep in order.
-    """
-    span = np.int64(2)
-    while span <= size:
-        stride = span // 2
-        while stride > 0:
-            sync()
-            i = team.thread
-            while i < size // 2:
-                low = 2 * i - (i & (stride - 1))
-                a = keys[at(low)]
-                b = keys[at(low + stride)]
-                if (a > b) == ((low & span) == 0):
-                    keys[at(low)] = b
-                    keys[at(low + stride)] = a
-                i += team.size
-            stride //= 2
-        span *= 2
-    sync()
-
-
-@device
-def replace_first(
-    queues: Ints, now: Int, after: Int, length: Int, own: Int, behind: Int, key: Int, team: Team
-) -> Int:
-    """Take the first key of a sorted queue out and put another, not smaller, in its place.
-
-    What the first ``length`` threads do; others have nothing to do but to wait at the barrier
-    behind it, and must not keep the GPU busy.
-
-    The queue begins at ``queues[now]``, ascending, and will begin at ``queues[after]``; at both
-    places NEVER follows its last key. (Two arrays that change roles would hide from the compiler
-    that both are in shared memory.) ``own`` is the key at the thread's place and ``behind`` the
-    next one, read by the caller before it had made the new key, as the reads take as long as
-    that. Returns what is at the thread's place then.
-
-    A systolic priority queue: each key looks at its neighbour and at the new key, and knows what
-    stands in its place afterwards. So a step takes one barrier, however long the queue is; a
-    minimum by halves would take one for each half, and a winner tree a load for each level.
-    """
-    own = smaller(behind, larger(own, key))
-    queues[at(after + team.thread)] = own
-    i = team.thread + team.size
-    while i < length:
-        following = queues[at(now + i + 1)]
-        queues[at(after + i)] = smaller(following, larger(queues[at(now + i)], key))
-        i += team.size
-    return own
-
-
-@device
 def copy_row(source: Floats, target: Floats, team: Team) -> None:
     """Copy loads of a row, neighbouring threads neighbouring loads."""
     i = team.thread
     while i < target.shape[0]:
-        target[i] = source[i]
-        i += team.size
+        following = i + team.size
+        load = source[at(i)]
+        if following < target.shape[0]:  # a read from the GPU's memory takes long
+            target[at(following)] = source[at(following)]
+        target[at(i)] = load
+        i = following + team.size

@@ -27,8 +27,10 @@ def weigh_groups(num_groups: Int, s: Scratch, team: Team) -> None:
     g = team.thread
     while g < num_groups:
         total = 0.0
-        for e in range(g * group_size, (g + 1) * group_size):
+        e = g * group_size
+        while e < (g + 1) * group_size:
             total += np.float64(s.layer_weight[at(e)])
+            e += 1
         s.item_load[g] = np.float32(total)
         g += team.size
 
@@ -40,8 +42,8 @@ def gather_node(node: Int, num_groups: Int, num_nodes: Int, s: Scratch, team: Te
     group_size = s.expert.shape[0] // node_groups
     i = team.thread
     while i < s.expert.shape[0]:
-        group = s.members[at(node * node_groups + i // group_size)]
-        expert = group * group_size + i % group_size
+        k = i // group_size
+        expert = s.members[at(node * node_groups + k)] * group_size + i - k * group_size
         s.expert[i] = expert
         s.weight[i] = s.layer_weight[at(expert)]
         i += team.size

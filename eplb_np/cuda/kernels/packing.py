@@ -6,7 +6,8 @@ import numpy as np
 
 from eplb_np._types import Int
 from eplb_np.cuda.kernels._jit import device, sync
-from eplb_np.cuda.kernels.block import Team, power_of_two, replace_first, smaller, sort_keys
+from eplb_np.cuda.kernels.block import Team, power_of_two, smaller
+from eplb_np.cuda.kernels.queue import end_queue, replace_two, sort_keys
 from eplb_np.cuda.kernels.refinement import refine_packs
 from eplb_np.cuda.kernels.scratch import Scratch
 from eplb_np.kernels.decisions import (
@@ -35,14 +36,11 @@ def pack_items(num_items: Int, num_packs: Int, refine_steps: Int, s: Scratch, te
             i += team.size
         sync()
         return
-    size = power_of_two(num_items)
     i = team.thread
-    while i < size:
-        s.keys[i] = NEVER
-        if i < num_items:
-            s.keys[i] = heaviest_first(s.item_load[i], np.int64(i))
+    while i < num_items:
+        s.spare[i] = heaviest_first(s.item_load[i], np.int64(i))
         i += team.size
-    sort_keys(s.keys, size, team)
+    sort_keys(s.queues, np.int64(0), s.keys.shape[0], num_items, team)
     longest_processing_time(num_items, num_packs, capacity, s, team)
     refine_packs(num_packs, capacity, refine_steps, s, team)
 
@@ -53,48 +51,65 @@ def longest_processing_time(
 ) -> None:
     """Give the items of the sorted ``s.keys``, each to the lightest pack that is not full.
 
-    The packs queue by load. A key's index is the pack and, in its last bits, how many items it
-    holds, so that lower packs go first and the key says all there is to know of a pack.
+    The packs queue by load. A key's index is the pack and, in its last bits, a count of items
+    that becomes 0 where the pack is full: lower packs go first, and the key says all there is to
+    know of a pack. Uses ``s.order``.
     """
     shift = np.int64(0)
     while (np.int64(1) << shift) < capacity:
         shift += 1
-    size = power_of_two(num_packs)
+    mask = (np.int64(1) << shift) - 1
+    none = mask + 1 - capacity  # what the count begins with
     queue = s.spare
     now: Int = np.int64(0)
-    after: Int = size + 1
+    after: Int = power_of_two(num_packs) + 2
     # Where the first items all weigh something, they find one empty pack after the other.
     first: Int = num_packs if heaviest_load(s.keys[at(num_packs - 1)]) > 0 else np.int64(0)
     p = team.thread
-    while p < size:
-        empty = np.int64(p) << shift
-        queue[p] = NEVER
-        if p < num_packs:
-            queue[p] = lightest_first(np.float32(0), empty)
-            if first > 0:
-                queue[p] = lightest_first(heaviest_load(s.keys[p]), empty + 1)
-                s.members[at(p * capacity)] = key_index(s.keys[p])
+    while p < num_packs:
+        empty = (np.int64(p) << shift) + none
+        queue[at(after + p)] = lightest_first(np.float32(0), empty)
+        if first > 0:
+            queue[at(after + p)] = lightest_first(heaviest_load(s.keys[p]), empty + 1)
+            s.order[p] = empty
         p += team.size
-    sort_keys(queue, size, team)
+    sort_keys(queue, now, after, num_packs, team)
     if team.thread == 0:
-        queue[at(num_packs)] = NEVER
-        queue[at(after + num_packs)] = NEVER
-    sync()
+        # The last step may take an item too many, and nobody looks at the queue afterwards.
+        s.keys[at(num_items)] = heaviest_first(np.float32(0), np.int64(0))
+    end_queue(queue, now, after, num_packs, team)
 
-    mask = (np.int64(1) << shift) - 1
     own = queue[at(smaller(team.thread, num_packs))]
-    for i in range(first, num_items):
+    i = first
+    while i < num_items:
         if team.thread < num_packs:
-            behind = queue[at(now + team.thread + 1)]
-            item = s.keys[at(i)]
             lightest = queue[at(now)]
-            index = key_index(lightest)
-            held = index & mask
+            key = with_item(lightest, s.keys[at(i)], mask)
+            following = smaller(queue[at(now + 1)], key)
+            then = with_item(following, s.keys[at(i + 1)], mask)
             if team.thread == 0:
-                s.members[at((index >> shift) * capacity + held)] = key_index(item)
-            key = lightest_first(key_load(lightest) + heaviest_load(item), index + 1)
-            if held + 1 == capacity:
-                key = NEVER
-            own = replace_first(queue, now, after, num_packs, own, behind, key, team)
+                s.order[at(i)] = key_index(lightest)
+                if i + 1 < num_items:
+                    s.order[at(i + 1)] = key_index(following)
+            own = replace_two(queue, now, after, num_packs, own, key, then, team)
         sync()
         now, after = after, now
+        i += 2
+
+    i = team.thread
+    while i < num_items:
+        index = np.int64(s.order[i])
+        rank = (index & mask) - none
+        s.members[at((index >> shift) * capacity + rank)] = key_index(s.keys[i])
+        i += team.size
+    sync()
+
+
+@device
+def with_item(pack: Int, item: Int, mask: Int) -> Int:
+    """Key of a pack with one item more."""
+    index = key_index(pack) + 1
+    key = lightest_first(key_load(pack) + heaviest_load(item), index)
+    if index & mask == 0:
+        key = NEVER
+    return key

@@ -56,9 +56,11 @@ def extreme_packs(num_packs: Int, capacity: Int, s: Scratch, team: Team) -> tupl
         first = place // capacity * capacity
         item = s.members[place]
         position = first
-        for i in range(first, first + capacity):
+        i = first
+        while i < first + capacity:
             if s.members[at(i)] < item:
                 position += 1
+            i += 1
         s.order[at(position)] = item
         place += team.size
     sync()
@@ -67,12 +69,14 @@ def extreme_packs(num_packs: Int, capacity: Int, s: Scratch, team: Team) -> tupl
     p = team.thread
     while p < num_packs:
         load = np.float32(0)
-        for i in range(p * capacity, (p + 1) * capacity):
+        i = p * capacity
+        while i < (p + 1) * capacity:
             load = load + s.item_load[at(s.order[at(i)])]
+            i += 1
         heaviest = smaller(heaviest, heaviest_first(load, np.int64(p)))
         lightest = smaller(lightest, lightest_first(load, np.int64(p)))
         p += team.size
-    return smallest_of_block(heaviest, lightest, s.team_keys, team)
+    return smallest_of_block(heaviest, lightest, num_packs, s.team_keys, team)
 
 
 @device
@@ -83,10 +87,12 @@ def sort_light_pack(light: Int, capacity: Int, s: Scratch, team: Team) -> None:
         item = s.members[at(light + place)]
         key = lightest_first(s.item_load[at(item)], np.int64(item))
         position: Int = np.int64(0)
-        for i in range(light, light + capacity):
+        i = light
+        while i < light + capacity:
             other = s.members[at(i)]
             if lightest_first(s.item_load[at(other)], np.int64(other)) < key:
                 position += 1
+            i += 1
         s.order[at(position)] = item
         place += team.size
 
@@ -110,7 +116,7 @@ def best_swap(
             residual = abs(delta - (gap + gap))
             best = smaller(best, lightest_first(residual, 2 * item + candidate))
         place += team.size
-    best, _ = smallest_of_block(best, NEVER, s.team_keys, team)
+    best, _ = smallest_of_block(best, NEVER, capacity, s.team_keys, team)
     item = key_index(best) >> 1
     position = first_position(item, capacity, s) - (key_index(best) & 1)
     return item, np.int64(s.order[at(larger(position, np.int64(0)))])

@@ -6,14 +6,8 @@ import numpy as np
 
 from eplb_np._types import Floats, Int
 from eplb_np.cuda.kernels._jit import device, sync
-from eplb_np.cuda.kernels.block import (
-    Team,
-    power_of_two,
-    replace_first,
-    smaller,
-    smallest_of_block,
-    sort_keys,
-)
+from eplb_np.cuda.kernels.block import Team, smaller, smallest_of_block
+from eplb_np.cuda.kernels.queue import end_queue, replace_two, sort_keys
 from eplb_np.cuda.kernels.scratch import Scratch
 from eplb_np.kernels.decisions import (
     NEVER,
@@ -46,42 +40,53 @@ def grant_replicas(first: Int, stop: Int, adams: bool, shift: Int, s: Scratch, t
     if first == stop:
         return
     num_experts = s.weight.shape[0]
-    size = power_of_two(num_experts)
     e = team.thread
-    while e < size:
-        s.keys[e] = NEVER
-        if e < num_experts:
-            count = s.logcnt[e]
-            index = (np.int64(e) << shift) | count
-            s.keys[e] = heaviest_first(quotient(s.weight[e], count, adams), index)
+    while e < num_experts:
+        count = s.logcnt[e]
+        index = (np.int64(e) << shift) | count
+        s.spare[e] = heaviest_first(quotient(s.weight[e], count, adams), index)
         e += team.size
-    sort_keys(s.keys, size, team)
+    now: Int = np.int64(0)
+    after: Int = s.keys.shape[0]
+    sort_keys(s.queues, now, after, num_experts, team)
 
     # No more experts than there are grants can be anybody's choice.
     length = smaller(num_experts, stop - first)
-    now: Int = np.int64(0)
-    after: Int = s.keys.shape[0]
-    if team.thread == 0:
-        s.queues[at(length)] = NEVER
-        s.queues[at(after + length)] = NEVER
-    sync()
-    mask = (np.int64(1) << shift) - 1
+    end_queue(s.queues, now, after, length, team)
     own = s.queues[at(smaller(team.thread, length))]
-    for replica in range(first, stop):
+    replica = first
+    while replica < stop:
         if team.thread < length:
-            behind = s.queues[at(now + team.thread + 1)]
-            index = key_index(s.queues[at(now)])
-            expert = index >> shift
-            count = index & mask
+            heaviest = s.queues[at(now)]
+            key = with_replica(heaviest, adams, shift, s)
+            following = smaller(s.queues[at(now + 1)], key)
+            then = with_replica(following, adams, shift, s)
             if team.thread == 0:
-                s.owner[at(num_experts + replica)] = expert
-                s.rank[at(num_experts + replica)] = count
-                s.logcnt[at(expert)] = count + 1
-            load = quotient(s.weight[at(expert)], count + 1, adams)
-            key = heaviest_first(load, index + 1)
-            own = replace_first(s.queues, now, after, length, own, behind, key, team)
+                note_replica(heaviest, num_experts + replica, shift, s)
+                if replica + 1 < stop:
+                    note_replica(following, num_experts + replica + 1, shift, s)
+            own = replace_two(s.queues, now, after, length, own, key, then, team)
         sync()
         now, after = after, now
+        replica += 2
+
+
+@device
+def with_replica(expert_key: Int, adams: bool, shift: Int, s: Scratch) -> Int:
+    """Key of an expert with one replica more."""
+    index = key_index(expert_key)
+    count = (index & ((np.int64(1) << shift) - 1)) + 1
+    return heaviest_first(quotient(s.weight[at(index >> shift)], count, adams), index + 1)
+
+
+@device
+def note_replica(expert_key: Int, replica: Int, shift: Int, s: Scratch) -> None:
+    """Note whose a replica is, and which of its expert's."""
+    index = key_index(expert_key)
+    count = index & ((np.int64(1) << shift) - 1)
+    s.owner[at(replica)] = index >> shift
+    s.rank[at(replica)] = count
+    s.logcnt[at(index >> shift)] = count + 1
 
 
 @device
@@ -99,7 +104,7 @@ def donor_fixup(s: Scratch, team: Team) -> None:
         heaviest = smaller(heaviest, heaviest_first(average, e))
         lightest = smaller(lightest, lightest_first(average, e))
         e += team.size
-    heaviest, lightest = smallest_of_block(heaviest, lightest, s.team_keys, team)
+    heaviest, lightest = smallest_of_block(heaviest, lightest, s.weight.shape[0], s.team_keys, team)
     donor = key_index(heaviest)
     receiver = key_index(lightest)
     if team.thread == 0 and donor != receiver and s.logcnt[at(donor)] > 1:
@@ -143,8 +148,10 @@ def replicas_by_expert(s: Scratch, team: Team) -> None:
     start = smaller(thread * run, num_experts)
     stop = smaller(start + run, num_experts)
     own: Int = np.int64(0)
-    for e in range(start, stop):
+    e = start
+    while e < stop:
         own += s.logcnt[at(e)]
+        e += 1
     total = own
     now: Int = np.int64(0)
     after: Int = threads
@@ -158,11 +165,15 @@ def replicas_by_expert(s: Scratch, team: Team) -> None:
         now, after = after, now
         reach *= 2
     replica = total - own
-    for e in range(start, stop):
-        for r in range(s.logcnt[at(e)]):
+    e = start
+    while e < stop:
+        r = np.int64(0)
+        while r < s.logcnt[at(e)]:
             s.owner[at(replica)] = e
             s.rank[at(replica)] = r
             replica += 1
+            r += 1
+        e += 1
     sync()
 
 

@@ -15,9 +15,9 @@ class Scratch(NamedTuple):
     `scratch_bytes` says how much that is.
     """
 
-    keys: Ints  # [r + 1] int64, sorted keys; r is a power of two, at least i and n
-    spare: Ints  # [r + 2] int64, two queues of at most half as many packs
-    queues: Ints  # [2 r + 3] int64, keys and spare together: a queue of experts in each
+    keys: Ints  # [r + 2] int64, sorted keys; r is a power of two, at least i and n
+    spare: Ints  # [r + 5] int64, two queues of at most half as many packs
+    queues: Ints  # [2 r + 7] int64, keys and spare together: a queue of experts in each
     team_keys: Ints  # [2 * threads] int64, what the threads bring to a common decision
     expert: Ints  # [n] int32, logical expert at each node-local place
     logcnt: Ints  # [n] int32, replicas of each expert
@@ -36,7 +36,7 @@ def scratch_bytes(
 ) -> tuple[int, int]:
     """Bytes of a `Scratch`, a multiple of 8, and its room for keys."""
     room = 1 << (max(num_items, node_experts, 1) - 1).bit_length()
-    words = 2 * room + 3 + 2 * threads
+    words = 2 * room + 7 + 2 * threads
     shorts = 2 * node_experts + 2 * node_replicas + 2 * num_items
     floats = num_experts + node_experts + num_items + 1
     return 8 * (words + (shorts + floats + 1) // 2), room
@@ -55,8 +55,8 @@ def carve(
     threads: Int,
 ) -> Scratch:
     """Give out a block's memory, which is the same for all three arrays (int64, int32, float32)."""
-    spare = room + 1
-    team_keys = spare + room + 2
+    spare = room + 2
+    team_keys = spare + room + 5
     expert = 2 * (team_keys + 2 * threads)
     count = expert + node_experts
     owner = count + node_experts
