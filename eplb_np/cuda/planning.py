@@ -60,7 +60,7 @@ def rebalance_experts(
         be captured in a CUDA graph. ``log2phy`` has X = P - E + 1 here under either policy.
     scratch : array, optional
         One axis of int64 on the GPU: the working memory, where a layer is too large for shared
-        memory, as one of about 800 experts is. An error says how much is needed.
+        memory, as one of 700 experts is. An error says how much is needed.
     check : bool, default: True
         Whether loads that are on the GPU are looked through, which waits for the plan. Loads
         that are not finite or negative make a plan of no value otherwise.
