@@ -96,6 +96,7 @@ def main() -> None:
             "flushed": len(re.findall(r"\.ftz", ptx)),
             "added products": products_that_are_added(ptx),
             "calls": len(re.findall(r"\bcall\b", ptx)),
+            "instructions": len(re.findall(r"^\s+(?:@!?%p\d+\s+)?[a-z][\w.]*\b.*;$", ptx, re.M)),
             "divisions": len(re.findall(r"\bdiv\.rn\.f32", ptx)),
             "loads of unknown memory": len(re.findall(r"\bld\.[usbf]\d", ptx)),
             "target": re.findall(r"\.target (\w+)", ptx),

@@ -40,3 +40,13 @@ def test_blocks_know_their_memory_and_call_nothing(kernels):
         assert found["calls"] == 0, name
         if name.startswith(("plan", "replicate", "pack")):
             assert found["loads of unknown memory"] == 0, name
+
+
+@needs_jit
+def test_the_code_of_both_packings_and_of_all_grants_is_there_once(kernels):
+    def instructions(name):
+        return {found["instructions"] for key, found in kernels.items() if key.startswith(name)}
+
+    for name in ("plan_slots(", "plan_maps("):
+        stages = max(instructions("replicate_rows(")) + max(instructions("pack_rows("))
+        assert max(instructions(name)) < stages
