@@ -37,6 +37,14 @@ def as_amount(name: str, value: SupportsFloat) -> float:
     return amount
 
 
+def check_is(name: str, value: object, kind: type, hint: str) -> None:
+    """Raise ``ValueError`` for an object of another kind than is needed."""
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"{name} is of type {type(value).__name__}, which is no {kind.__name__}: {hint}"
+        )
+
+
 def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
     """Return users' numbers as an array of a real dtype, or say what they are instead."""
     try:
@@ -82,14 +90,14 @@ def check_rows(shape: tuple[int, ...], name: str, columns: str) -> None:
             f"{name} has {len(shape)} dimension(s), shape {shape}: "
             f"give [layers, {columns}] ({hint})"
         )
-    check_not_empty(shape, name, columns)
+    check_not_empty(shape, name)
 
 
-def check_not_empty(shape: tuple[int, ...], name: str, columns: str) -> None:
+def check_not_empty(shape: tuple[int, ...], name: str) -> None:
     """Raise ``ValueError`` where an axis has no entries."""
     if 0 in shape:
         raise ValueError(
-            f"{name} has shape {shape}: at least one layer and one of {columns} are needed"
+            f"{name} has shape {shape}, so it is empty: every axis needs at least one entry"
         )
 
 
@@ -102,11 +110,11 @@ def as_history(load: ArrayLike, name: str) -> NDArray[np.float32]:
             f"{name} has {given.ndim} dimension(s), shape {given.shape}: "
             f"give [layers, experts], or [windows, layers, experts], oldest first{hint}"
         )
+    check_not_empty(given.shape, name)
     return _as_float32(given if given.ndim == 3 else given[None], name, "experts")
 
 
 def _as_float32(given: NDArray[np.generic], name: str, columns: str) -> NDArray[np.float32]:
-    check_not_empty(given.shape, name, columns)
     with np.errstate(over="ignore", invalid="ignore"):
         weight = np.asarray(given, dtype=np.float32, order="C")
     # Another byte order, alignment or a read-only flag would be another type to Numba, and

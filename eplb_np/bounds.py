@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._check import as_load
+from eplb_np._check import as_load, check_is
 from eplb_np.topology import Topology
 
 BISECTIONS = 60
@@ -32,7 +32,8 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        If ``load`` is not a valid load, or not of ``topology.num_experts`` experts.
+        If ``load`` is not a valid load, or not of ``topology.num_experts`` experts, or
+        ``topology`` is none.
 
     Notes
     -----
@@ -62,6 +63,7 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
 
     O(L E) for the second bound times a constant of 60 bisections.
     """
+    check_is("topology", topology, Topology, "make one of the sizes")
     as_load(load, "load")
     weight = np.asarray(load).astype(np.float64)  # the bound is on the loads as given
     if weight.shape[1] != topology.num_experts:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eplb_np._check import as_amount, as_size
+from eplb_np._check import as_amount, as_size, check_is
 from eplb_np._threads import choose_num_threads, for_each_block
 from eplb_np.forecast import Expected
 from eplb_np.plan import Plan
@@ -76,6 +76,12 @@ class MoveLimits:
                 object.__setattr__(self, name, as_size(name, getattr(self, name), minimum=0))
         for name in ("price", "tolerance"):
             object.__setattr__(self, name, as_amount(name, getattr(self, name)))
+
+
+def check_limits(limits: MoveLimits | None) -> None:
+    """Raise ``ValueError`` where something else than limits of moves is given."""
+    if limits is not None:
+        check_is("limits", limits, MoveLimits, "make one, as in MoveLimits(total=100)")
 
 
 def fetch_budget(limits: MoveLimits, num_gpus: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np import metrics
-from eplb_np._check import as_size
+from eplb_np._check import as_size, check_is
 from eplb_np.bounds import lower_bound
 from eplb_np.moves import Moves, moves_between
 from eplb_np.policies import Device, Maps, log2phy_width, make_log2phy
@@ -58,6 +58,7 @@ class Plan:
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
+        check_is("topology", self.topology, Topology, "make one of the sizes")
         for name in ("phy2log", "phyrank"):
             object.__setattr__(self, name, _read_only(np.array(getattr(self, name))))
         _check_maps(self.phy2log, self.phyrank, self.topology)
@@ -236,7 +237,7 @@ class Plan:
         Raises
         ------
         ValueError
-            If ``other`` is of other layers, experts or slots.
+            If ``other`` is no plan, or of other layers, experts or slots.
 
         Notes
         -----
@@ -252,6 +253,7 @@ class Plan:
         ...     print(f"GPU {move.gpu} fetches expert {move.expert} from GPU {move.source_gpu}")
         GPU 0 fetches expert 2 from GPU 1
         """
+        check_is("other", other, Plan, "give the plan that is in use, or Plan.load it")
         mine, theirs = self.topology, other.topology
         if (
             self.num_layers != other.num_layers

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from eplb_np._check import as_history, as_size
+from eplb_np._check import as_history, as_size, check_is
 from eplb_np.cuda._arrays import as_host_load
 from eplb_np.forecast import LoadForecast
-from eplb_np.mending import MoveLimits, mend_maps
+from eplb_np.mending import MoveLimits, check_limits, mend_maps
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.policies import Device, Maps, Policy, check_policy, make_maps
 from eplb_np.topology import Topology
@@ -130,6 +130,7 @@ def make_plan(
         gpu_speeds, active_gpus, current,
     )  # fmt: skip
     check_policy(policy, sizes)
+    check_limits(limits)
     if current is not None:
         check_current(current, num_layers, sizes, policy)
         dtype = current.dtype if dtype is None else dtype
@@ -215,10 +216,7 @@ def _sizes(
             num_experts, num_replicas, num_gpus, num_nodes, num_groups, gpu_slots, gpu_speeds,
             active_gpus,
         )  # fmt: skip
-    if not isinstance(topology, Topology):
-        raise ValueError(
-            f"topology={topology!r} is no Topology: give sizes by name, as in num_replicas=288"
-        )
+    check_is("topology", topology, Topology, "give sizes by name, as in num_replicas=288")
     if topology.num_experts != num_experts:
         raise ValueError(
             f"load has {num_experts} experts, but the topology is for "
@@ -229,11 +227,7 @@ def _sizes(
 
 def check_is_plan(current: Plan) -> None:
     """Raise ``ValueError`` where something else than a plan is said to be in use."""
-    if not isinstance(current, Plan):
-        raise ValueError(
-            f"current is of type {type(current).__name__}, which is no Plan: give the plan in use, "
-            "or Plan.load it"
-        )
+    check_is("current", current, Plan, "give the plan in use, or Plan.load it")
 
 
 def check_current(current: Plan, num_layers: int, sizes: Topology, policy: str) -> None:
@@ -288,13 +282,14 @@ def in_order_plan(num_layers: int, topology: Topology, *, dtype: DTypeLike = np.
     Raises
     ------
     ValueError
-        If ``num_layers`` is not a positive integer or ``dtype`` is another.
+        If ``num_layers`` is not a positive integer, ``topology`` is none, or ``dtype`` is another.
 
     Examples
     --------
     >>> in_order_plan(1, Topology(num_experts=4, num_replicas=6, num_gpus=2)).phy2log.tolist()
     [[0, 1, 2, 3, 0, 1]]
     """
+    check_is("topology", topology, Topology, "make one of the sizes")
     shape = (as_size("num_layers", num_layers), topology.num_replicas)
     integer = as_integer_type(dtype)
     slot = np.arange(topology.num_replicas, dtype=integer)

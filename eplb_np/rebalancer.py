@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from eplb_np._check import as_load, as_size
+from eplb_np._check import as_load, as_size, check_is
 from eplb_np.forecast import Expected, LoadForecast
-from eplb_np.mending import MoveLimits, mend_maps
+from eplb_np.mending import MoveLimits, check_limits, mend_maps
 from eplb_np.moves import Moves
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.planning import as_integer_type, check_current, check_is_plan
@@ -102,11 +102,8 @@ class Rebalancer:
         dtype: DTypeLike | None = None,
         moe_layer_ids: Sequence[int] | None = None,
     ) -> None:
-        if not isinstance(topology, Topology):
-            raise ValueError(
-                f"topology is of type {type(topology).__name__}, which is no Topology: make one of "
-                "the sizes"
-            )
+        check_is("topology", topology, Topology, "make one of the sizes")
+        check_limits(limits)
         if num_layers is None and current is None:
             raise ValueError("neither num_layers nor a current plan is given: give one of them")
         if current is not None:

@@ -88,8 +88,8 @@ BAD_LOADS = {
     "0-D": (5.0, ["0 dimension", "[layers, "]),
     "1-D": (LOAD[0], ["1 dimension", "(12,)", "[layers, ", "[None, :]"]),
     "4-D": (LOAD[None, None], ["4 dimension", "(1, 1, 6, 12)", "layers, "]),
-    "no layers": (LOAD[:0], ["0, 12)", "at least one layer"]),
-    "no experts": (LOAD[:, :0], ["6, 0)", "at least one layer"]),
+    "no layers": (LOAD[:0], ["0, 12)", "is empty"]),
+    "no experts": (LOAD[:, :0], ["6, 0)", "is empty"]),
     "complex": (LOAD.astype(complex), ["complex128", "real number", "give integers or"]),
     "strings": (LOAD.astype(str), ["<U", "real number"]),
     "objects": (LOAD.astype(object), ["object", "real number"]),
@@ -124,6 +124,35 @@ def test_bad_loads_are_not_measured(value, measure):
     made = eplb_np.make_plan(LOAD, TOPOLOGY)
     with refused(f"[1, 3] = {value}", "layer 1, expert 3", "clean"):
         getattr(made, measure)(with_values(value))
+
+
+OF_ANOTHER_KIND = {
+    "make_plan's topology": (lambda: eplb_np.make_plan(LOAD, 5), "topology", "Topology"),
+    "in_order_plan's": (lambda: eplb_np.in_order_plan(6, 5), "topology", "Topology"),
+    "lower_bound's": (lambda: eplb_np.lower_bound(LOAD, 5), "topology", "Topology"),
+    "Rebalancer's": (lambda: eplb_np.Rebalancer(5, 6), "topology", "Topology"),
+    "Plan's": (lambda: eplb_np.Plan([[0]], [[0]], 5, "mine"), "topology", "Topology"),
+    "current": (
+        lambda: eplb_np.make_plan(LOAD, current=5, policy="refined"), "current", "Plan",
+    ),
+    "moves": (lambda: eplb_np.in_order_plan(6, TOPOLOGY).moves_from(5), "other", "Plan"),
+    "limits": (
+        lambda: eplb_np.make_plan(
+            LOAD, current=eplb_np.in_order_plan(6, TOPOLOGY), policy="refined", limits=5
+        ),
+        "limits", "MoveLimits",
+    ),
+    "Rebalancer's limits": (
+        lambda: eplb_np.Rebalancer(TOPOLOGY, 6, limits=5), "limits", "MoveLimits",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OF_ANOTHER_KIND)
+def test_what_is_of_another_kind_is_refused(what, no_kernel):
+    call, name, kind = OF_ANOTHER_KIND[what]
+    with refused(f"{name} is of type int, which is no {kind}: "):
+        call()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -206,7 +235,7 @@ def test_what_is_no_size_is_refused(call, name, value, parts, no_kernel):
         (lambda: plan(num_gpus=None), ["num_gpus=None", "Topology"]),
         (lambda: plan(topology=TOPOLOGY), ["both", "one or the other"]),
         (lambda: eplb_np.make_plan(LOAD), ["num_replicas=None", "num_gpus=None"]),
-        (lambda: eplb_np.make_plan(LOAD, 16), ["topology=16", "num_replicas="]),
+        (lambda: eplb_np.make_plan(LOAD, 16), ["topology is of type int", "num_replicas="]),
         (lambda: eplb_np.make_plan(LOAD[:, :8], TOPOLOGY), ["8 experts", "num_experts=12"]),
         (lambda: plan(moe_layer_ids=[1, 2]), ["moe_layer_ids", "6 layers", "one id for each"]),
         (lambda: plan(moe_layer_ids=[5, 4, 3, 2, 1, 0]), ["moe_layer_ids", "ascending"]),
