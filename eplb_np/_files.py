@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
     """Write a temporary file beside ``path`` and rename it: a failure leaves the old file."""
+    check_folder(path)
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
@@ -23,6 +25,13 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise ``FileNotFoundError`` where the folder of a file to be written does not exist."""
+    if not Path(path).parent.is_dir():
+        said = "there is no such folder to write to, make it first"
+        raise FileNotFoundError(errno.ENOENT, said, os.fspath(path))
 
 
 @contextmanager

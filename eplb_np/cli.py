@@ -16,7 +16,7 @@ from rich.table import Table
 
 import eplb_np
 from eplb_np import workloads
-from eplb_np._files import suffix_of
+from eplb_np._files import check_folder, suffix_of
 from eplb_np.io.loads import RecordedLoad, read_loads, select_moe_layers
 from eplb_np.io.plans import SUFFIXES
 from eplb_np.plan import Plan
@@ -95,6 +95,7 @@ def plan(
     try:
         if output is not None:
             suffix_of(output, SUFFIXES)
+            check_folder(output)
         recorded = read_loads(loads) if loads else select_moe_layers(shipped_load())
         topology = eplb_np.Topology(recorded.load.shape[1], replicas, gpus, nodes, groups)
         plan = partial(

@@ -143,7 +143,10 @@ def test_long_names_are_printed_whole(run):
 
 BAD = {
     "no file": (["absent.npy"], ["absent.npy", "No such file"]),
-    "no folder": (["loads.npy", *OPTIONS, "-o", "absent/p.json"], ["absent"]),
+    "no folder": (
+        ["loads.npy", *OPTIONS, "-o", "absent/p.json"],
+        ["no such folder", "absent/p.json"],
+    ),
     "damaged": (["damaged.npz"], ["damaged.npz"]),
     "unknown format": (["loads.txt"], ["loads.txt", ".json, .npy, .npz"]),
     "NaN": (["nan.npy", *OPTIONS], ["nan.npy", "layer 3, expert 5"]),
