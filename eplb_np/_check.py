@@ -53,6 +53,8 @@ def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
         raise ValueError(
             f"{name} is not a rectangular array ({error}): give every row the same length"
         ) from None
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked entries: fill them, with 0 where nothing was counted")
     kind = array.dtype.kind
     # Extension types such as bfloat16 call themselves void, but know how to become float32.
     extension = kind == "V" and not issubclass(array.dtype.type, np.void)

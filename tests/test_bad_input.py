@@ -97,6 +97,7 @@ BAD_LOADS = {
     "too large an int": ([[10**400]], ["object", "real number"]),
     "dates": (LOAD.astype("M8[s]"), ["datetime64", "real number"]),
     "records": (np.zeros((6, 12), "f4,f4"), ["real number"]),
+    "masked": (np.ma.masked_equal(LOAD, LOAD[1, 3]), ["masked entries", "fill them"]),
     "ragged": ([[1, 2], [3]], ["not a rectangular array", "same length"]),
 }
 
