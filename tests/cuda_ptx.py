@@ -17,7 +17,7 @@ import numba.cuda.dispatcher
 from numba import cuda, types
 from numba.cuda.cudadrv import error as driver_errors
 
-from eplb_np.cuda.kernels import loads, rows
+from eplb_np.cuda.kernels import blocks, loads, rows
 
 ARCHITECTURES = ((8, 0), (9, 0))
 numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(
@@ -35,6 +35,11 @@ NAMES = (
 
 
 def argument_type(name: str, annotation: str, integer: Any) -> Any:
+    if name == "sizes":
+        sizes = getattr(blocks, annotation)
+        kinds = sizes.__annotations__.values()
+        fields = [types.boolean if "bool" in str(kind) else types.int64 for kind in kinds]
+        return types.NamedTuple(fields, sizes)
     dtypes = {"Floats": types.float32, "Ints": integer}
     dtypes |= {"words": types.int64, "ints": types.int32, "doubtful": types.int32}
     dtype = dtypes.get(name) or dtypes.get(annotation)

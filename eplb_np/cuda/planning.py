@@ -228,6 +228,7 @@ def _launch_plan(
     scratch: Any,
     results: tuple[Any, ...],
 ) -> None:
+    from eplb_np.cuda.kernels.blocks import PlanSizes
     from eplb_np.cuda.kernels.scratch import scratch_bytes
 
     num_layers, num_experts = loads.weight.shape
@@ -240,10 +241,10 @@ def _launch_plan(
     threads = choose_threads(num_items)
     num_bytes, room = scratch_bytes(num_experts, node_experts, node_replicas, num_items, threads)
     shift = count_bits(node_experts, node_replicas)
-    args = (
-        loads.weight, num_groups, num_nodes, topology.num_gpus, policy == "hybrid", num_tail,
-        shift, room, *results,
-    )  # fmt: skip
+    sizes = PlanSizes(
+        num_groups, num_nodes, topology.num_gpus, policy == "hybrid", num_tail, shift, room
+    )
+    args = loads.weight, sizes, *results
     launch(name, (num_layers, num_nodes), threads, num_bytes, loads.stream, scratch, args)
 
 

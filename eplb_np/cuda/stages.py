@@ -57,6 +57,7 @@ def replicate_experts(
     """
     require_device()
     with device_errors():
+        from eplb_np.cuda.kernels.blocks import ReplicationSizes
         from eplb_np.cuda.kernels.scratch import scratch_bytes
 
         loads = as_device_loads(weight, stream, check)
@@ -71,7 +72,7 @@ def replicate_experts(
         threads = choose_threads(num_experts)
         num_bytes, room = scratch_bytes(0, num_experts, num_replicas, 0, threads)
         shift = count_bits(num_experts, num_replicas)
-        args = (loads.weight, num_tail, shift, room, *results)
+        args = (loads.weight, ReplicationSizes(num_tail, shift, room), *results)
         launch("replicate_rows", (num_rows,), threads, num_bytes, loads.stream, scratch, args)
         loads.check()
         return tuple(place(results, loads.stream, on_host))
@@ -119,6 +120,7 @@ def balanced_packing(
     """
     require_device()
     with device_errors():
+        from eplb_np.cuda.kernels.blocks import PackingSizes
         from eplb_np.cuda.kernels.scratch import scratch_bytes
 
         loads = as_device_loads(weight, stream, check, columns="items")
@@ -130,7 +132,7 @@ def balanced_packing(
         results = output_arrays(shapes, dtype, out, loads.stream)
         threads = choose_threads(num_items)
         num_bytes, room = scratch_bytes(0, 0, 0, num_items, threads)
-        args = (loads.weight, packs, steps, room, *results)
+        args = (loads.weight, PackingSizes(packs, steps, room), *results)
         launch("pack_rows", (num_rows,), threads, num_bytes, loads.stream, scratch, args)
         loads.check()
         return tuple(place(results, loads.stream, on_host))

@@ -14,38 +14,51 @@ import numpy as np
 from numba import cuda, types
 
 from eplb_np._types import Floats, Int, Ints
-from eplb_np.cuda.kernels._jit import launched
+from eplb_np.cuda.kernels._jit import device, launched
 from eplb_np.cuda.kernels.block import Team
-from eplb_np.cuda.kernels.blocks import pack_block, plan_block, replicate_block
+from eplb_np.cuda.kernels.blocks import (
+    PackingSizes,
+    PlanSizes,
+    ReplicationSizes,
+    pack_block,
+    plan_block,
+    replicate_block,
+)
 from eplb_np.cuda.kernels.outputs import NO_SLOT, write_counts, write_log2phy, write_slots
+from eplb_np.cuda.kernels.scratch import Memory
 from eplb_np.kernels.decisions import at
+
+
+@device
+def row_and_team() -> tuple[Int, Team]:
+    """Tell a block's row, or layer, and its threads."""
+    team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
+    return np.int64(cuda.blockIdx.x), team
+
+
+@device
+def shared_memory() -> Memory:
+    """Look at a block's shared memory."""
+    return Memory(
+        cuda.shared.array(0, types.int64),
+        cuda.shared.array(0, types.int32),
+        cuda.shared.array(0, types.float32),
+    )
 
 
 @launched
 def plan_slots(
     weight: Floats,
-    num_groups: Int,
-    num_nodes: Int,
-    num_gpus: Int,
-    hybrid: bool,
-    num_tail: Int,
-    shift: Int,
-    room: Int,
+    sizes: PlanSizes,
     phy2log: Ints,
     phyrank: Ints,
     logcnt: Ints,
 ) -> None:
     """Plan every layer of ``weight`` [L, E] on a grid [L, N]: slots and ranks."""
-    words = cuda.shared.array(0, types.int64)
-    ints = cuda.shared.array(0, types.int32)
-    floats = cuda.shared.array(0, types.float32)
-    team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
-    layer = np.int64(cuda.blockIdx.x)
+    layer, team = row_and_team()
     node = np.int64(cuda.blockIdx.y)
-    s = plan_block(
-        layer, node, team, weight, num_groups, num_nodes, num_gpus, hybrid, num_tail, shift, room,
-        phy2log, words, ints, floats,
-    )  # fmt: skip
+    memory = shared_memory()
+    s = plan_block(layer, node, team, weight, sizes, phy2log.shape[1], memory)
     write_slots(layer, node, phy2log, phyrank, s, team)
     write_counts(layer, logcnt, s, team)
 
@@ -53,13 +66,7 @@ def plan_slots(
 @launched
 def plan_slots_large(
     weight: Floats,
-    num_groups: Int,
-    num_nodes: Int,
-    num_gpus: Int,
-    hybrid: bool,
-    num_tail: Int,
-    shift: Int,
-    room: Int,
+    sizes: PlanSizes,
     phy2log: Ints,
     phyrank: Ints,
     logcnt: Ints,
@@ -68,14 +75,11 @@ def plan_slots_large(
     floats: Floats,
 ) -> None:
     """`plan_slots` with a row of global memory for each block."""
-    block = cuda.blockIdx.x * num_nodes + cuda.blockIdx.y
-    team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
-    layer = np.int64(cuda.blockIdx.x)
+    layer, team = row_and_team()
     node = np.int64(cuda.blockIdx.y)
-    s = plan_block(
-        layer, node, team, weight, num_groups, num_nodes, num_gpus, hybrid, num_tail, shift, room,
-        phy2log, words[block], ints[block], floats[block],
-    )  # fmt: skip
+    block = layer * sizes.num_nodes + node
+    memory = Memory(words[block], ints[block], floats[block])
+    s = plan_block(layer, node, team, weight, sizes, phy2log.shape[1], memory)
     write_slots(layer, node, phy2log, phyrank, s, team)
     write_counts(layer, logcnt, s, team)
 
@@ -83,28 +87,16 @@ def plan_slots_large(
 @launched
 def plan_maps(
     weight: Floats,
-    num_groups: Int,
-    num_nodes: Int,
-    num_gpus: Int,
-    hybrid: bool,
-    num_tail: Int,
-    shift: Int,
-    room: Int,
+    sizes: PlanSizes,
     phy2log: Ints,
     log2phy: Ints,
     logcnt: Ints,
 ) -> None:
     """Plan every layer of ``weight`` [L, E] on a grid [L, N]: slots, and slots of each expert."""
-    words = cuda.shared.array(0, types.int64)
-    ints = cuda.shared.array(0, types.int32)
-    floats = cuda.shared.array(0, types.float32)
-    team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
-    layer = np.int64(cuda.blockIdx.x)
+    layer, team = row_and_team()
     node = np.int64(cuda.blockIdx.y)
-    s = plan_block(
-        layer, node, team, weight, num_groups, num_nodes, num_gpus, hybrid, num_tail, shift, room,
-        phy2log, words, ints, floats,
-    )  # fmt: skip
+    memory = shared_memory()
+    s = plan_block(layer, node, team, weight, sizes, phy2log.shape[1], memory)
     write_log2phy(layer, node, phy2log, log2phy, s, team)
     write_counts(layer, logcnt, s, team)
 
@@ -112,13 +104,7 @@ def plan_maps(
 @launched
 def plan_maps_large(
     weight: Floats,
-    num_groups: Int,
-    num_nodes: Int,
-    num_gpus: Int,
-    hybrid: bool,
-    num_tail: Int,
-    shift: Int,
-    room: Int,
+    sizes: PlanSizes,
     phy2log: Ints,
     log2phy: Ints,
     logcnt: Ints,
@@ -127,14 +113,11 @@ def plan_maps_large(
     floats: Floats,
 ) -> None:
     """`plan_maps` with a row of global memory for each block."""
-    block = cuda.blockIdx.x * num_nodes + cuda.blockIdx.y
-    team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
-    layer = np.int64(cuda.blockIdx.x)
+    layer, team = row_and_team()
     node = np.int64(cuda.blockIdx.y)
-    s = plan_block(
-        layer, node, team, weight, num_groups, num_nodes, num_gpus, hybrid, num_tail, shift, room,
-        phy2log, words[block], ints[block], floats[block],
-    )  # fmt: skip
+    block = layer * sizes.num_nodes + node
+    memory = Memory(words[block], ints[block], floats[block])
+    s = plan_block(layer, node, team, weight, sizes, phy2log.shape[1], memory)
     write_log2phy(layer, node, phy2log, log2phy, s, team)
     write_counts(layer, logcnt, s, team)
 
@@ -142,30 +125,20 @@ def plan_maps_large(
 @launched
 def replicate_rows(
     weight: Floats,
-    num_tail: Int,
-    shift: Int,
-    room: Int,
+    sizes: ReplicationSizes,
     phy2log: Ints,
     rank: Ints,
     logcnt: Ints,
 ) -> None:
     """Allocate every row of ``weight`` [X, E] on a grid [X]."""
-    words = cuda.shared.array(0, types.int64)
-    ints = cuda.shared.array(0, types.int32)
-    floats = cuda.shared.array(0, types.float32)
-    team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
-    row = np.int64(cuda.blockIdx.x)
-    replicate_block(
-        row, team, weight, num_tail, shift, room, phy2log, rank, logcnt, words, ints, floats
-    )
+    row, team = row_and_team()
+    replicate_block(row, team, weight, sizes, phy2log, rank, logcnt, shared_memory())
 
 
 @launched
 def replicate_rows_large(
     weight: Floats,
-    num_tail: Int,
-    shift: Int,
-    room: Int,
+    sizes: ReplicationSizes,
     phy2log: Ints,
     rank: Ints,
     logcnt: Ints,
@@ -174,61 +147,27 @@ def replicate_rows_large(
     floats: Floats,
 ) -> None:
     """`replicate_rows` with a row of global memory for each block."""
-    block = cuda.blockIdx.x
-    team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
-    row = np.int64(cuda.blockIdx.x)
-    replicate_block(
-        row,
-        team,
-        weight,
-        num_tail,
-        shift,
-        room,
-        phy2log,
-        rank,
-        logcnt,
-        words[block],
-        ints[block],
-        floats[block],
-    )
+    row, team = row_and_team()
+    memory = Memory(words[row], ints[row], floats[row])
+    replicate_block(row, team, weight, sizes, phy2log, rank, logcnt, memory)
 
 
 @launched
 def pack_rows(
     weight: Floats,
-    num_packs: Int,
-    refine_steps: Int,
-    room: Int,
+    sizes: PackingSizes,
     pack_index: Ints,
     rank_in_pack: Ints,
 ) -> None:
     """Pack every row of ``weight`` [X, n] on a grid [X]."""
-    words = cuda.shared.array(0, types.int64)
-    ints = cuda.shared.array(0, types.int32)
-    floats = cuda.shared.array(0, types.float32)
-    team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
-    row = np.int64(cuda.blockIdx.x)
-    pack_block(
-        row,
-        team,
-        weight,
-        num_packs,
-        refine_steps,
-        room,
-        pack_index,
-        rank_in_pack,
-        words,
-        ints,
-        floats,
-    )
+    row, team = row_and_team()
+    pack_block(row, team, weight, sizes, pack_index, rank_in_pack, shared_memory())
 
 
 @launched
 def pack_rows_large(
     weight: Floats,
-    num_packs: Int,
-    refine_steps: Int,
-    room: Int,
+    sizes: PackingSizes,
     pack_index: Ints,
     rank_in_pack: Ints,
     words: Ints,
@@ -236,22 +175,9 @@ def pack_rows_large(
     floats: Floats,
 ) -> None:
     """`pack_rows` with a row of global memory for each block."""
-    block = cuda.blockIdx.x
-    team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
-    row = np.int64(cuda.blockIdx.x)
-    pack_block(
-        row,
-        team,
-        weight,
-        num_packs,
-        refine_steps,
-        room,
-        pack_index,
-        rank_in_pack,
-        words[block],
-        ints[block],
-        floats[block],
-    )
+    row, team = row_and_team()
+    memory = Memory(words[row], ints[row], floats[row])
+    pack_block(row, team, weight, sizes, pack_index, rank_in_pack, memory)
 
 
 @launched

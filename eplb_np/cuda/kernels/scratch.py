@@ -8,6 +8,14 @@ from eplb_np._types import Floats, Int, Ints
 from eplb_np.cuda.kernels._jit import device
 
 
+class Memory(NamedTuple):
+    """A block's memory: the same bytes, looked at in three ways."""
+
+    words: Ints  # int64
+    ints: Ints  # int32
+    floats: Floats  # float32
+
+
 class Scratch(NamedTuple):
     """Parts of a block's memory; ``i`` is the larger of p and G, ``r`` the room for keys.
 
@@ -44,9 +52,7 @@ def scratch_bytes(
 
 @device
 def carve(
-    words: Ints,
-    ints: Ints,
-    floats: Floats,
+    memory: Memory,
     num_experts: Int,
     node_experts: Int,
     node_replicas: Int,
@@ -54,7 +60,8 @@ def carve(
     room: Int,
     threads: Int,
 ) -> Scratch:
-    """Give out a block's memory, which is the same for all three arrays (int64, int32, float32)."""
+    """Give out a block's memory."""
+    words, ints, floats = memory
     spare = room + 2
     team_keys = spare + room + 5
     expert = 2 * (team_keys + 2 * threads)
