@@ -3,9 +3,9 @@
 Numba's own ``cache=True`` fails in ways that a guest in a server cannot afford: it raises at
 import where no folder is writable, never recovers from a damaged file, and serves a kernel that
 calls an edited helper of another file from a stale copy. This cache stores one file per compiled
-kernel, whose name is a digest of all that the machine code depends on, the sources of every
-kernel included, and whose content carries a checksum. Whatever goes wrong with a file means
-"compile", never an error.
+kernel. Its name is a digest of all that the machine code depends on: which function it is, module
+and all, and every source file of the package. Its content carries a checksum. Whatever goes wrong
+with a file means "compile", never an error.
 """
 
 from __future__ import annotations
@@ -81,14 +81,15 @@ class KernelCache:
         """Numba's interface; files are named by their content and need no flushing."""
 
     def _file_name(self, sig: object, codegen: Any) -> str:
-        code = self._py_func.__code__
+        function = self._py_func
         settings = [getattr(config, name, None) for name in CODE_SETTINGS]
+        # The name alone does not say which function it is: other files may have one of that name.
         key = (
             _sources_digest(), sys.implementation.cache_tag, numba.__version__,
-            code.co_name, str(sig), codegen.magic_tuple(), settings,
+            function.__module__, function.__qualname__, str(sig), codegen.magic_tuple(), settings,
         )  # fmt: skip
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
-        return f"{code.co_name}-{digest}.kernel"
+        return f"{function.__name__}-{digest}.kernel"
 
 
 def _is_cachable(compiled: Any) -> bool:
@@ -97,12 +98,15 @@ def _is_cachable(compiled: Any) -> bool:
 
 @functools.cache
 def _sources_digest() -> str:
-    """Digest of every file that kernels are made from: a callee may live in another file."""
+    """Digest of every source file of the package: kernels and their callees live all over it.
+
+    Files that no kernel is made from count too. Telling them apart would take a list, and a file
+    that the list lacks would be served stale.
+    """
     digest = hashlib.sha256()
-    compiler = (PACKAGE / "_jit.py", PACKAGE / "_pieces.py")
-    for path in (*compiler, *sorted((PACKAGE / "kernels").rglob("*.py"))):
+    for path in sorted(PACKAGE.rglob("*.py")):
         content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode())
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
 

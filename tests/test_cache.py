@@ -121,16 +121,39 @@ def test_other_circumstances_make_another_file(target, name, value, folder, monk
     assert len(list(folder.iterdir())) == 2
 
 
-def test_the_digest_is_of_every_source(tmp_path, monkeypatch):
+def function_of(module, qualname, added):
+    """``function(x)`` as another file or class may have one of that name, adding something else."""
+    namespace = {"__name__": module}
+    exec(f"def function(x):\n    return x + {added}\n", namespace)
+    namespace["function"].__qualname__ = qualname
+    return namespace["function"]
+
+
+@pytest.mark.parametrize(
+    "other", [("here.too", "function"), ("here", "other.function")], ids=["module", "qualname"]
+)
+def test_functions_of_one_name_are_not_served_each_others_code(other, folder):
+    first, second = function_of("here", "function", 1), function_of(*other, 100)
+    assert run_kernel(first) == (42, False)
+    assert run_kernel(second) == (141, False)
+    assert run_kernel(first) == (42, True)
+    assert run_kernel(second) == (141, True)
+
+
+def test_the_digest_is_of_every_source_and_where_it_lies(tmp_path, monkeypatch):
     package = copy_package(tmp_path)
     monkeypatch.setattr(_cache, "PACKAGE", package)
     digests = [_cache._sources_digest.__wrapped__()]
-    compiler = [package / "_jit.py", package / "_pieces.py"]
-    sources = [*compiler, *(package / "kernels").glob("*.py")]
+    sources = [*package.rglob("*.py")]
     for path in sources:
         path.write_text(path.read_text() + "\n")
         digests.append(_cache._sources_digest.__wrapped__())
-    assert len(set(digests)) == len(sources) + 1 > 5
+    (package / "another_room").mkdir()
+    moved = (package / "kernels" / "__init__.py").rename(package / "another_room" / "__init__.py")
+    digests.append(_cache._sources_digest.__wrapped__())
+    moved.rename(moved.with_name("renamed.py"))
+    digests.append(_cache._sources_digest.__wrapped__())
+    assert len(set(digests)) == len(sources) + 3 > 50
 
 
 def test_code_that_cannot_be_stored_is_compiled(folder, monkeypatch):
