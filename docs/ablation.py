@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 import eplb_np
 from eplb_np import workloads
 from eplb_np.io.loads import read_loads, select_moe_layers
-from eplb_np.kernels.replication import allocate_replicas, donor_fixup, tail_length
-from eplb_np.kernels.tournament import num_leaves
+from eplb_np.stages.priority_queue.cpu import num_leaves
+from eplb_np.stages.replication.cpu import allocate_replicas, donor_fixup
+from eplb_np.stages.replication.decisions import tail_length
 
 Load = NDArray[np.floating[Any]]
 Counts = NDArray[np.int64]

@@ -5,9 +5,8 @@ with an underscore are private.
 """
 
 from eplb_np import cuda, replay, workloads
-from eplb_np._warmup import warmup
 from eplb_np.bounds import lower_bound
-from eplb_np.mending import MoveLimits
+from eplb_np.mending.limits import MoveLimits
 from eplb_np.metrics import (
     balancedness,
     gpu_load,
@@ -15,14 +14,18 @@ from eplb_np.metrics import (
     moved_replicas,
     replica_load,
 )
-from eplb_np.moves import Move, Moves
-from eplb_np.packing import balanced_packing
+from eplb_np.moves.moves import Move, Moves
 from eplb_np.plan import Plan
 from eplb_np.planning import in_order_plan, make_plan
-from eplb_np.rebalance import rebalance_experts, rebalance_experts_hierarchical
+from eplb_np.published import (
+    balanced_packing,
+    rebalance_experts,
+    rebalance_experts_hierarchical,
+    replicate_experts,
+)
 from eplb_np.rebalancer import Proposal, Rebalancer
-from eplb_np.replication import replicate_experts
 from eplb_np.topology import Topology
+from eplb_np.warming import warmup
 
 __version__ = "0.1.0"
 

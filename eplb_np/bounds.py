@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._check import as_load, check_is
+from eplb_np._arguments import check_is
+from eplb_np._loads.host import as_load
 from eplb_np.topology import Topology
 
 BISECTIONS = 60

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._check import as_array, as_size, check_loads
-from eplb_np.topology import check_multiple
+from eplb_np._arguments import as_size, check_multiple
+from eplb_np._loads.host import as_array, check_loads
+from eplb_np.moves.fetches import count_fetches
 
 
 def replica_load(
@@ -173,24 +174,4 @@ def moved_replicas(
     gpus = as_size("num_gpus", num_gpus)
     num_slots = old_phy2log.shape[1]
     check_multiple("the number of slots", num_slots, "num_gpus", gpus)
-    return count_moved(old_phy2log, new_phy2log, np.arange(num_slots) // (num_slots // gpus))
-
-
-def count_moved(
-    old_phy2log: NDArray[np.integer],
-    new_phy2log: NDArray[np.integer],
-    gpu_of_slot: NDArray[np.int64],
-) -> int:
-    """Count as `moved_replicas`, with the GPU of each slot given, shape [P]."""
-    num_layers = old_phy2log.shape[0]
-    layer_gpus = (int(gpu_of_slot.max()) + 1) * np.arange(num_layers)[:, None]
-    gpu = (layer_gpus + gpu_of_slot).ravel()
-    num_experts = int(max(old_phy2log.max(), new_phy2log.max())) + 1
-    # One number for each (layer, GPU, expert), so that multisets of all GPUs are one.
-    old = (gpu * num_experts + old_phy2log.ravel())[old_phy2log.ravel() >= 0]
-    new = (gpu * num_experts + new_phy2log.ravel())[new_phy2log.ravel() >= 0]
-    held, held_count = np.unique(old, return_counts=True)
-    needed, needed_count = np.unique(new, return_counts=True)
-    place = np.minimum(np.searchsorted(held, needed), held.size - 1)
-    have = np.where(held[place] == needed, held_count[place], 0)
-    return int(np.maximum(needed_count - have, 0).sum())
+    return count_fetches(old_phy2log, new_phy2log, np.arange(num_slots) // (num_slots // gpus))

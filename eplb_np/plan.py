@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike
@@ -13,11 +13,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np import metrics
-from eplb_np._check import as_size, check_is
+from eplb_np._arguments import as_size, check_is
+from eplb_np._files.archive import ArchiveFormat
 from eplb_np.bounds import lower_bound
-from eplb_np.moves import Moves, moves_between
-from eplb_np.policies import Device, Maps, log2phy_width, make_log2phy
+from eplb_np.maps.log2phy import make_log2phy
+from eplb_np.maps.maps import Maps, check_maps, count_replicas, read_only
+from eplb_np.moves.moves import Moves, moves_between
+from eplb_np.policies import Device, log2phy_width
 from eplb_np.topology import Placement, Topology
+
+PLAN_FILE = ArchiveFormat(
+    "eplb_np.plan",
+    version=1,
+    suffixes=(".json", ".npz"),
+    needed=("dtype", "moe_layer_ids", "phy2log", "phyrank", "policy", "topology"),
+    complaint=" is not a plan",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +71,8 @@ class Plan:
     def __post_init__(self) -> None:
         check_is("topology", self.topology, Topology, "make one of the sizes")
         for name in ("phy2log", "phyrank"):
-            object.__setattr__(self, name, _read_only(np.array(getattr(self, name))))
-        _check_maps(self.phy2log, self.phyrank, self.topology)
+            object.__setattr__(self, name, read_only(np.array(getattr(self, name))))
+        check_maps(self.phy2log, self.phyrank, self.topology)
         ids = range(self.num_layers) if self.moe_layer_ids is None else self.moe_layer_ids
         object.__setattr__(self, "moe_layer_ids", check_layer_ids(ids, self.num_layers))
 
@@ -76,7 +87,7 @@ class Plan:
     ) -> Plan:
         """Hold what a policy has just made, unchecked: a check can take longer than planning."""
         plan = object.__new__(cls)
-        phy2log, phyrank, logcnt = (_read_only(array) for array in maps)
+        phy2log, phyrank, logcnt = (read_only(array) for array in maps)
         plan.__dict__.update(
             phy2log=phy2log,
             phyrank=phyrank,
@@ -106,7 +117,7 @@ class Plan:
     @cached_property
     def logcnt(self) -> NDArray[np.signedinteger[Any]]:
         """Number of replicas of each expert, shape [L, E]."""
-        return _read_only(_count(self.phy2log, self.topology.num_experts))
+        return read_only(count_replicas(self.phy2log, self.topology.num_experts))
 
     @cached_property
     def log2phy(self) -> NDArray[np.signedinteger[Any]]:
@@ -120,7 +131,7 @@ class Plan:
         log2phy = make_log2phy(
             self.phy2log.astype(np.int64), self.phyrank.astype(np.int64), num_experts, width
         )
-        return _read_only(log2phy.astype(self.dtype, copy=False))
+        return read_only(log2phy.astype(self.dtype, copy=False))
 
     def gpu_load(self, load: ArrayLike) -> NDArray[np.float64]:
         """Load of each GPU under a load, shape [L, num_gpus].
@@ -281,7 +292,7 @@ class Plan:
         -----
         O(L (E + P)).
         """
-        _check_maps(self.phy2log, self.phyrank, self.topology)
+        check_maps(self.phy2log, self.phyrank, self.topology)
         check_layer_ids(self.moe_layer_ids or (), self.num_layers)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -297,9 +308,14 @@ class Plan:
         ValueError
             If the suffix is another.
         """
-        from eplb_np.io.plans import write_plan
-
-        write_plan(self, path)
+        header = {
+            "policy": self.policy,
+            "placement": self.placement,
+            "topology": asdict(self.topology),
+            "dtype": self.dtype.name,
+            "moe_layer_ids": list(self.moe_layer_ids or ()),
+        }
+        PLAN_FILE.write(path, header, {"phy2log": self.phy2log, "phyrank": self.phyrank})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Plan:
@@ -320,9 +336,14 @@ class Plan:
         ValueError
             If the file is damaged or holds something else.
         """
-        from eplb_np.io.plans import read_plan
-
-        return read_plan(path)
+        with PLAN_FILE.reading(path) as content:
+            return Plan(
+                _as_integers(content["phy2log"], content["dtype"]),
+                _as_integers(content["phyrank"], content["dtype"]),
+                Topology(**content["topology"]),
+                str(content["policy"]),
+                content["moe_layer_ids"],
+            )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
@@ -361,68 +382,10 @@ def check_layer_ids(ids: Sequence[int], num_layers: int) -> tuple[int, ...]:
     return checked
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
-
-
-def _count(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) -> NDArray[Any]:
-    """Occurrences of each expert in each row."""
-    num_layers = phy2log.shape[0]
-    # Empty slots count in a column of their own, which is dropped.
-    width = num_experts + 1
-    flat = phy2log + 1 + width * np.arange(num_layers, dtype=np.int64)[:, None]
-    count = np.bincount(flat.ravel(), minlength=num_layers * width).reshape(num_layers, width)
-    return count[:, 1:].astype(phy2log.dtype, copy=False)
-
-
-def _check_maps(phy2log: NDArray[Any], phyrank: NDArray[Any], topology: Topology) -> None:
-    num_slots = topology.num_replicas
-    num_experts = topology.num_experts
-    for name, array in (("phy2log", phy2log), ("phyrank", phyrank)):
-        if array.dtype not in (np.int64, np.int32) or array.dtype != phy2log.dtype:
-            raise ValueError(f"{name} has dtype {array.dtype}: give int64 or int32, both the same")
-        if array.ndim != 2 or array.shape[0] == 0 or array.shape != (len(phy2log), num_slots):
-            raise ValueError(
-                f"{name} has shape {array.shape}, but the topology has "
-                f"num_replicas={num_slots}: give [layers, {num_slots}]"
-            )
-    wrong = (phy2log < -1) | (phy2log >= num_experts)
-    if wrong.any():
-        layer, slot = (int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"phy2log[{layer}, {slot}] = {phy2log[layer, slot]} is no expert: "
-            f"slots hold 0 .. {num_experts - 1}, or -1 for nothing"
-        )
-    gone = (topology.active_slots == 0)[topology.gpu_of_slot]
-    if (phy2log[:, gone] >= 0).any():
-        layer, slot = (int(i) for i in np.argwhere((phy2log >= 0) & gone)[0])
-        raise ValueError(
-            f"phy2log[{layer}, {slot}] = {phy2log[layer, slot]}, but the slot's GPU is none of "
-            "the topology's active GPUs: its slots hold -1"
-        )
-    count = _count(phy2log, num_experts)
-    if (count == 0).any():
-        layer, expert = (int(i) for i in np.argwhere(count == 0)[0])
-        raise ValueError(
-            f"expert {expert} has no replica in layer {layer}: every expert needs a slot"
-        )
-    # Ranks 0 .. count - 1 for each expert: in range, and no (expert, rank) twice.
-    layers = np.arange(len(phy2log))[:, None]
-    empty = phy2log < 0
-    sound = np.where(empty, phyrank == -1, (phyrank >= 0) & (phyrank < count[layers, phy2log]))
-    if sound.all():
-        first = np.cumsum(count, axis=1, dtype=np.int64) - count
-        place = first[layers, phy2log] + phyrank
-        # Empty slots take the places behind all others.
-        behind = num_slots - np.cumsum(empty, axis=1)
-        taken = np.zeros(phy2log.shape, bool)
-        taken[layers, np.where(empty, behind, place)] = True
-        sound = taken
-    if not sound.all():
-        layer = int(np.argwhere(~sound)[0, 0])
-        raise ValueError(
-            f"phyrank of layer {layer} does not number the replicas of each expert from 0: "
-            "give each replica of an expert its own rank, 0 .. count - 1"
-        )
+def _as_integers(values: Any, dtype: str) -> NDArray[Any]:
+    """Cast what a file holds to the dtype that it states, where that changes no value."""
+    given = np.asarray(values)
+    array = given.astype(dtype)
+    if given.dtype.kind != "i" or (array != given).any():
+        raise ValueError(f"its arrays hold other numbers than {dtype}")
+    return array

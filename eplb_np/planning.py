@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from eplb_np._check import as_history, as_size, check_is
-from eplb_np.cuda._arrays import as_host_load
-from eplb_np.forecast import LoadForecast
-from eplb_np.mending import MoveLimits, check_limits, mend_maps
+from eplb_np._arguments import as_size, check_is
+from eplb_np._loads.host import as_history
+from eplb_np.forecast import Expected, LoadForecast
+from eplb_np.maps.maps import Maps
+from eplb_np.mending.limits import MoveLimits, check_limits
 from eplb_np.plan import Plan, check_layer_ids
-from eplb_np.policies import Device, Maps, Policy, check_policy, make_maps
+from eplb_np.policies import POLICIES, Device, PolicyName, check_policy, function_named
 from eplb_np.topology import Topology
 
 
@@ -29,7 +30,7 @@ def make_plan(
     gpu_slots: Sequence[int] | None = None,
     gpu_speeds: Sequence[float] | None = None,
     active_gpus: Sequence[int] | None = None,
-    policy: Policy = "hybrid",
+    policy: PolicyName = "hybrid",
     current: Plan | None = None,
     limits: MoveLimits | None = None,
     dtype: DTypeLike | None = None,
@@ -122,6 +123,8 @@ def make_plan(
         check_is_plan(current)
     check_device(device, policy, current is not None)
     if device != "cpu":
+        from eplb_np._loads.device import as_host_load
+
         load = as_host_load(load)
     history = as_history(load, "load")
     num_layers, num_experts = history.shape[1:]
@@ -137,34 +140,71 @@ def make_plan(
         moe_layer_ids = current.moe_layer_ids if moe_layer_ids is None else moe_layer_ids
     elif limits is not None:
         raise ValueError("limits of moves are given, but no plan to move from: give current")
-    integer = as_integer_type(np.int64 if dtype is None else dtype)
     ids = range(num_layers) if moe_layer_ids is None else moe_layer_ids
-    ids = check_layer_ids(ids, num_layers)
-
-    made_on: Device = "cpu"
+    wanted = Wanted(
+        sizes,
+        policy,
+        limits or MoveLimits(),
+        as_integer_type(np.int64 if dtype is None else dtype),
+        check_layer_ids(ids, num_layers),
+    )
     if current is None and len(history) == 1:
-        maps, made_on = _make_maps_on(device, history[0], sizes, policy, num_threads)
+        expected = Expected(history[0])
     else:
         forecast = LoadForecast(num_layers, num_experts)
         forecast.observe(history)
-        if current is None:
-            weight = forecast.load.astype(np.float32)
-            maps, made_on = _make_maps_on(device, weight, sizes, policy, num_threads)
-        else:
-            maps = mend_maps(
-                forecast.expected(), current.phy2log, sizes, limits or MoveLimits(), num_threads
-            )
-    if integer != np.int64:
-        maps = Maps(*(array.astype(integer) for array in maps))
-    return Plan._of_maps(maps, sizes, policy, ids, made_on)
+        expected = forecast.expected()
+    return plan_next(expected, current, wanted, num_threads, device)
+
+
+class Wanted(NamedTuple):
+    """What a plan is to be like, all of it checked."""
+
+    topology: Topology
+    policy: str
+    limits: MoveLimits
+    dtype: np.dtype[Any]
+    moe_layer_ids: tuple[int, ...]
+
+
+def plan_next(
+    expected: Expected,
+    current: Plan | None,
+    wanted: Wanted,
+    num_threads: int | None = None,
+    device: Device | Literal["auto"] = "cpu",
+) -> Plan:
+    """Plan for what is expected: from scratch, or by mending the plan in use."""
+    policy = POLICIES[wanted.policy]
+    made_on: Device = "cpu"
+    if current is not None and policy.mender is not None:
+        maps: Maps = function_named(policy.mender)(
+            expected, current.phy2log, wanted.topology, wanted.limits, num_threads
+        )
+    else:
+        weight = expected.load.astype(np.float32, copy=False)
+        maps, made_on = _make_maps_on(device, weight, wanted.topology, wanted.policy, num_threads)
+    if wanted.dtype != np.int64:
+        maps = Maps(*(array.astype(wanted.dtype) for array in maps))
+    return Plan._of_maps(maps, wanted.topology, wanted.policy, wanted.moe_layer_ids, made_on)
+
+
+def make_maps(
+    weight: NDArray[np.float32], topology: Topology, policy: str, num_threads: int | None = None
+) -> Maps:
+    """Plan checked loads ``weight`` [L, E] on the CPU with one of `POLICIES`."""
+    maps: Maps = function_named(POLICIES[policy].planners["cpu"])(
+        weight, topology, policy, num_threads
+    )
+    return maps
 
 
 def check_device(device: str, policy: str, mends: bool) -> None:
     """Raise ``ValueError`` for an unknown device, or a GPU for what only the CPU plans."""
     if device not in ("cpu", "cuda", "auto"):
         raise ValueError(f"device={device!r} is unknown: give one of 'cpu', 'cuda', 'auto'")
-    if device == "cuda" and (mends or policy == "refined"):
-        check_policy(policy)
+    check_policy(policy)
+    if device == "cuda" and (mends or "cuda" not in POLICIES[policy].planners):
         raise ValueError(
             f"policy={policy!r}{' with a current plan' if mends else ''} plans on the CPU only: "
             "give device='cpu' or 'auto', or another policy"
@@ -175,13 +215,13 @@ def _make_maps_on(
     device: str, weight: NDArray[np.float32], sizes: Topology, policy: str, num_threads: int | None
 ) -> tuple[Maps, Device]:
     """Plan on the device that was asked for, and say on which it was."""
-    if device != "cpu" and policy != "refined":
-        from eplb_np import cuda
-        from eplb_np.cuda.planning import make_maps_on_gpu
+    gpu_planner = POLICIES[policy].planners.get("cuda")
+    if device != "cpu" and gpu_planner is not None:
+        from eplb_np._cuda.device import DeviceError
 
         try:
-            return make_maps_on_gpu(weight, sizes, policy), "cuda"
-        except cuda.DeviceError:
+            return function_named(gpu_planner)(weight, sizes, policy, num_threads), "cuda"
+        except DeviceError:
             if device == "cuda":
                 raise
     return make_maps(weight, sizes, policy, num_threads), "cpu"
@@ -232,7 +272,7 @@ def check_is_plan(current: Plan) -> None:
 
 def check_current(current: Plan, num_layers: int, sizes: Topology, policy: str) -> None:
     """Raise ``ValueError`` unless a plan in use can be mended for these sizes."""
-    if policy != "refined":
+    if POLICIES[policy].mender is None:
         raise ValueError(
             f"policy={policy!r} plans from scratch and takes no current plan: "
             "give policy='refined' to mend it"

@@ -1,95 +1,76 @@
-"""Named ways to make a plan, each a short composition of stages."""
+"""The policies: named ways to make a plan, one row each.
+
+A row says where the policy's planner is and what it can do. Planners are named and not imported,
+so that the table stands below them: plans, the command and the planners' callers ask it alone, and
+no kernel is loaded before it is needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eplb_np._threads import choose_num_threads, for_each_block
+from eplb_np.maps.log2phy import width_for_any_plan, width_for_this_plan
 from eplb_np.topology import Topology
 
-Policy = Literal["hybrid", "deepseek", "refined"]
+PolicyName = Literal["hybrid", "deepseek", "refined"]
 Device = Literal["cpu", "cuda"]
 
 
-class Maps(NamedTuple):
-    """What every policy makes: the experts in the slots, their ranks, the counts."""
+class Policy(NamedTuple):
+    """What there is to know about a policy. Functions are named ``"module:function"``."""
 
-    phy2log: NDArray[Any]
-    phyrank: NDArray[Any]
-    logcnt: NDArray[Any]
+    planners: Mapping[Device, str]
+    """On each device that it plans on, ``plan(weight, topology, policy, num_threads) -> Maps``."""
+
+    mender: str | None = None
+    """``mend(expected, in_use, topology, limits, num_threads) -> Maps`` for a plan in use, or None
+    where it plans from scratch only."""
+
+    plans_unequal_gpus: bool = False
+    """Whether GPUs may differ in slots and speed, or be gone."""
+
+    log2phy_width: Callable[[Topology, NDArray[np.integer]], int] = width_for_this_plan
+    """Length of the last axis of ``log2phy``, from the topology and the counts."""
+
+
+POLICIES: dict[str, Policy] = {
+    "hybrid": Policy(
+        {"cpu": "eplb_np.stages.planner:make_maps", "cuda": "eplb_np.stages.gpu_planner:make_maps"},
+        log2phy_width=width_for_any_plan,
+    ),
+    "deepseek": Policy(
+        {"cpu": "eplb_np.stages.planner:make_maps", "cuda": "eplb_np.stages.gpu_planner:make_maps"},
+    ),
+    "refined": Policy(
+        {"cpu": "eplb_np.local_search.planner:make_maps"},
+        mender="eplb_np.mending.planner:mend_maps",
+        plans_unequal_gpus=True,
+    ),
+}
+
+
+def function_named(name: str) -> Callable[..., Any]:
+    """Import the function that a row names as ``"module:function"``."""
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found
 
 
 def check_policy(policy: str, topology: Topology | None = None) -> None:
     """Raise ``ValueError`` for an unknown policy, or one that cannot plan for the topology."""
-    if policy not in get_args(Policy):
-        known = ", ".join(repr(name) for name in get_args(Policy))
+    if policy not in POLICIES:
+        known = ", ".join(repr(name) for name in POLICIES)
         raise ValueError(f"policy={policy!r} is unknown: give one of {known}")
-    if topology is not None and policy != "refined":
+    if topology is not None and not POLICIES[policy].plans_unequal_gpus:
         topology.check_plain(policy)
 
 
-def make_maps(
-    weight: NDArray[np.float32], topology: Topology, policy: str, num_threads: int | None = None
-) -> Maps:
-    """Plan checked loads ``weight`` [L, E]; groups are kept together as ``topology`` says."""
-    num_layers, num_experts = weight.shape
-    num_replicas = topology.num_replicas
-    num_groups, num_nodes = topology.packed_groups_and_nodes
-    phy2log = np.empty((num_layers, num_replicas), np.int64)
-    phyrank = np.empty((num_layers, num_replicas), np.int64)
-    logcnt = np.empty((num_layers, num_experts), np.int64)
-
-    plan_rows: Callable[..., None]
-    options: tuple[Any, ...]
-    if policy == "refined":
-        from eplb_np.kernels.refined import refine_layers as plan_rows
-
-        options = topology.first_slots, topology.active_slots, topology.slowness
-    else:
-        from eplb_np.kernels import hierarchy, lockstep
-
-        gpu_slots = num_replicas // topology.num_gpus
-        in_lockstep = lockstep.pays(num_layers * num_nodes, num_experts // num_nodes, gpu_slots)
-        plan_rows = lockstep.plan_layers_in_lockstep if in_lockstep else hierarchy.plan_layers
-        options = topology.num_gpus, policy == "hybrid"
-
-    def plan(start: int, stop: int) -> None:
-        plan_rows(
-            weight[start:stop], num_groups, num_nodes, *options,
-            phy2log[start:stop], phyrank[start:stop], logcnt[start:stop],
-        )  # fmt: skip
-
-    threads = choose_num_threads(num_threads, num_layers, num_replicas)
-    for_each_block(plan, num_layers, num_replicas, threads)
-    return Maps(phy2log, phyrank, logcnt)
-
-
 def log2phy_width(topology: Topology, policy: str, logcnt: NDArray[np.integer]) -> int:
-    """Length of ``log2phy``'s last axis, as the published programs have it.
-
-    The hybrid one leaves room for an expert that takes every redundant slot, the others for the
-    expert with most replicas.
-    """
-    if policy == "hybrid":
-        return topology.num_replicas - topology.num_experts + 1
-    return int(logcnt.max())
-
-
-def make_log2phy(
-    phy2log: NDArray[np.int64], phyrank: NDArray[np.int64], num_experts: int, width: int
-) -> NDArray[np.int64]:
-    """Slot of each replica of each expert, [L, E, width] int64, -1 where there is none."""
-    from eplb_np.kernels.hierarchy import fill_log2phy
-
-    log2phy = np.empty((phy2log.shape[0], num_experts, width), np.int64)
-    log2phy.view(np.uint8).fill(0xFF)  # NO_SLOT is all ones; np.full takes 1.7 times as long
-    fill_log2phy(phy2log, phyrank, log2phy)
-    return log2phy
-
-
-NO_SLOT = -1
-"""What ``log2phy`` holds where an expert has no further replica."""
+    """Length of ``log2phy``'s last axis; the least for plans that no policy made."""
+    row = POLICIES.get(policy)
+    return (width_for_this_plan if row is None else row.log2phy_width)(topology, logcnt)

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from eplb_np._check import as_load, as_size, check_is
+from eplb_np._arguments import as_size, check_is
+from eplb_np._files.archive import ArchiveFormat
+from eplb_np._loads.host import as_load
 from eplb_np.forecast import Expected, LoadForecast
-from eplb_np.mending import MoveLimits, check_limits, mend_maps
-from eplb_np.moves import Moves
+from eplb_np.mending.limits import MoveLimits, check_limits
+from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan, check_layer_ids
-from eplb_np.planning import as_integer_type, check_current, check_is_plan
-from eplb_np.policies import Maps, make_maps
+from eplb_np.planning import Wanted, as_integer_type, check_current, check_is_plan, plan_next
 from eplb_np.topology import Topology
+
+POLICY = "refined"
+"""What plans from scratch, and mends."""
+
+FORECAST = "forecast_"
+"""Begins the names of the forecast's arrays in a file."""
+
+REBALANCER_FILE = ArchiveFormat(
+    "eplb_np.rebalancer",
+    version=1,
+    suffixes=(".npz",),
+    needed=(),
+    complaint=" is not the state of a Rebalancer",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,22 +205,18 @@ class Rebalancer:
             if before is None:
                 # Where nothing has been observed, all experts count alike.
                 load = expected.load if self.num_windows else np.ones_like(expected.load)
-                plan = self._plan_of(make_maps(load.astype(np.float32), self._topology, "refined"))
+                plan = plan_next(Expected(load), None, self._wanted())
                 self._current = plan
                 return Proposal(plan, None, "no plan was in use: planned from scratch")
-            maps = mend_maps(expected, before.phy2log, self._topology, self._limits)
-            plan = self._plan_of(maps)
+            plan = plan_next(expected, before, self._wanted())
             moves = plan.moves_from(before)
             if len(moves) == 0 and before.topology == self._topology:
                 plan = before
             self._current = plan
             return Proposal(plan, moves, _reason(before, plan, moves, expected, switched))
 
-    def _plan_of(self, maps: Maps) -> Plan:
-        arrays: list[NDArray[Any]] = list(maps)
-        if self._dtype != np.int64:
-            arrays = [array.astype(self._dtype) for array in arrays]
-        return Plan._of_maps(Maps(*arrays), self._topology, "refined", self._layer_ids)
+    def _wanted(self) -> Wanted:
+        return Wanted(self._topology, POLICY, self._limits, self._dtype, self._layer_ids)
 
     def use(self, plan: Plan) -> None:
         """Say which plan is in use, where it is not the one proposed last.
@@ -221,7 +232,7 @@ class Rebalancer:
             If it is of others.
         """
         check_is_plan(plan)
-        check_current(plan, self._num_layers, self._topology, "refined")
+        check_current(plan, self._num_layers, self._topology, POLICY)
         self._current = plan
 
     def use_gpus(self, active_gpus: Sequence[int] | None) -> None:
@@ -255,10 +266,22 @@ class Rebalancer:
         ValueError
             If the suffix is another.
         """
-        from eplb_np.io.rebalancers import write_rebalancer
-
         with self._proposing, self._observing:
-            write_rebalancer(self, path)
+            current = self._current
+            header = {
+                "topology": asdict(self._topology),
+                "num_layers": self._num_layers,
+                "moe_layer_ids": list(self._layer_ids),
+                "dtype": self._dtype.name,
+                "limits": asdict(self._limits),
+                "plan_topology": None if current is None else asdict(current.topology),
+                "policy": None if current is None else current.policy,
+            }
+            state = self._forecast.state_dict()
+            arrays: dict[str, NDArray[Any]] = {FORECAST + name: state[name] for name in state}
+            if current is not None:
+                arrays.update(phy2log=current.phy2log, phyrank=current.phyrank)
+            REBALANCER_FILE.write(path, header, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Rebalancer:
@@ -279,9 +302,30 @@ class Rebalancer:
         ValueError
             If the file is damaged or holds something else.
         """
-        from eplb_np.io.rebalancers import read_rebalancer
-
-        return read_rebalancer(path)
+        with REBALANCER_FILE.reading(path) as content:
+            ids = content["moe_layer_ids"]
+            rebalancer = cls(
+                Topology(**content["topology"]),
+                content["num_layers"],
+                limits=MoveLimits(**content["limits"]),
+                dtype=content["dtype"],
+                moe_layer_ids=ids,
+            )
+            if content["plan_topology"] is not None:
+                topology = Topology(**content["plan_topology"])
+                maps = content["phy2log"], content["phyrank"]
+                rebalancer.use(Plan(*maps, topology, content["policy"], ids))
+            forecast = LoadForecast.from_state_dict(
+                {
+                    name.removeprefix(FORECAST): array
+                    for name, array in content.items()
+                    if name.startswith(FORECAST)
+                }
+            )
+            if forecast.shape != rebalancer._forecast.shape:
+                raise ValueError(f"its forecast is of shape {forecast.shape}")
+            rebalancer._forecast = forecast
+            return rebalancer
 
     def __repr__(self) -> str:
         return f"Rebalancer({self.num_windows} windows observed, in use: {self._current})"

@@ -13,12 +13,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._check import as_history, as_size
-from eplb_np.mending import MoveLimits
-from eplb_np.metrics import count_moved
+from eplb_np._arguments import as_size
+from eplb_np._loads.host import as_history
+from eplb_np.mending.limits import MoveLimits
+from eplb_np.moves.fetches import count_fetches
 from eplb_np.plan import Plan
 from eplb_np.planning import make_plan
-from eplb_np.policies import Policy
+from eplb_np.policies import PolicyName
 from eplb_np.rebalancer import Rebalancer
 from eplb_np.topology import Topology
 
@@ -143,7 +144,7 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
         seconds = time.perf_counter() - start
         moved = 0
         if current is not None:
-            moved = count_moved(current.phy2log, plan.phy2log, plan.topology.gpu_of_slot)
+            moved = count_fetches(current.phy2log, plan.phy2log, plan.topology.gpu_of_slot)
         at_once = float(history[window].sum(dtype=np.float64)) / plan.topology.active_speed
         longest = float(plan.gpu_time(history[window]).max(axis=1).sum())
         rows.append((at_once, longest, moved, seconds))
@@ -152,7 +153,7 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
     return Replay(mean_time, longest_time, moves, times, plan.phy2log.size)
 
 
-def replanning(topology: Topology, policy: Policy = "hybrid", num_windows: int = 8) -> Planner:
+def replanning(topology: Topology, policy: PolicyName = "hybrid", num_windows: int = 8) -> Planner:
     """Plan anew before every window, from the sum of the last ones: what serving stacks do.
 
     Parameters
@@ -206,7 +207,7 @@ def mending(topology: Topology, limits: MoveLimits | None = None) -> Planner:
     return plan
 
 
-def once(topology: Topology, policy: Policy = "refined") -> Planner:
+def once(topology: Topology, policy: PolicyName = "refined") -> Planner:
     """Plan for the first window, and never again.
 
     Parameters

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, SupportsFloat, TypeVar
+from typing import Literal, NamedTuple, SupportsFloat, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._check import as_size
+from eplb_np._arguments import as_size, check_multiple
 
 Placement = Literal["hierarchical", "global"]
 
 T = TypeVar("T")
+
+
+class Gpus(NamedTuple):
+    """The GPUs of a deployment, as kernels take them. D GPUs."""
+
+    first_slot: NDArray[np.int64]  # [D + 1] int64, the slots at which each GPU's begin
+    size: NDArray[np.int64]  # [D] int64, how many of them may be used, 0 where the GPU is gone
+    slowness: NDArray[np.float64]  # [D] float64, time for a unit of load, 1 / speed
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,11 @@ class Topology:
         return slowness
 
     @property
+    def gpus(self) -> Gpus:
+        """Slots and slowness of all GPUs together, as kernels take them."""
+        return Gpus(self.first_slots, self.active_slots, self.slowness)
+
+    @property
     def active_speed(self) -> float:
         """Speed of all active GPUs together."""
         return float((1.0 / self.slowness)[self.active_slots > 0].sum())
@@ -265,20 +278,3 @@ def _as_active(active: ArrayLike | None, num_gpus: int) -> tuple[int, ...]:
             f"once, 0 .. {num_gpus - 1}, or {num_gpus} bools, at least one True"
         )
     return tuple(numbers)
-
-
-def check_multiple(
-    name: str, value: int, base_name: str, base: int, hint: str | None = None, least: int = 1
-) -> None:
-    """Raise ``ValueError``, with the nearest sizes that fit, where ``base`` does not divide.
-
-    Sizes below ``least`` are not named: they would not do. ``hint`` is another way out.
-    """
-    if value % base == 0:
-        return
-    below = value // base * base
-    nearest = " or ".join(str(size) for size in (below, below + base) if size >= max(least, 1))
-    raise ValueError(
-        f"{name}={value} is not a multiple of {base_name}={base}: "
-        f"give {name}={nearest}, or {hint or f'another {base_name}'}"
-    )

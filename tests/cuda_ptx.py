@@ -17,7 +17,12 @@ import numba.cuda.dispatcher
 from numba import cuda, types
 from numba.cuda.cudadrv import error as driver_errors
 
-from eplb_np.cuda.kernels import blocks, loads, rows
+from eplb_np._loads import cuda as loads
+from eplb_np.maps import cuda as maps
+from eplb_np.stages import cuda_kernels as kernels
+from eplb_np.stages.hierarchy import cuda as hierarchy
+from eplb_np.stages.packing import cuda as packing
+from eplb_np.stages.replication import cuda as replication
 
 ARCHITECTURES = ((8, 0), (9, 0))
 numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(
@@ -28,15 +33,17 @@ MISSING = tuple(
     for name in ("NvvmSupportError", "CudaSupportError", "NvrtcError")
     if (kind := getattr(driver_errors, name, None))
 )
-NAMES = (
-    "plan_slots", "plan_slots_large", "plan_maps", "plan_maps_large", "replicate_rows",
-    "replicate_rows_large", "pack_rows", "pack_rows_large", "fill_log2phy",
+KERNELS = (
+    kernels.plan_slots, kernels.plan_slots_large, kernels.plan_maps, kernels.plan_maps_large,
+    kernels.replicate_rows, kernels.replicate_rows_large, kernels.pack_rows,
+    kernels.pack_rows_large, maps.fill_log2phy,
 )  # fmt: skip
+SIZES = (hierarchy.PlanSizes, packing.PackingSizes, replication.ReplicationSizes)
 
 
 def argument_type(name: str, annotation: str, integer: Any) -> Any:
     if name == "sizes":
-        sizes = getattr(blocks, annotation)
+        sizes = next(sizes for sizes in SIZES if sizes.__name__ == annotation)
         kinds = sizes.__annotations__.values()
         fields = [types.boolean if "bool" in str(kind) else types.int64 for kind in kinds]
         return types.NamedTuple(fields, sizes)
@@ -60,8 +67,8 @@ def compiled(kernel: Any, signature: list[Any]) -> dict[str, str]:
 
 def every_kernel() -> dict[str, dict[str, str]]:
     everything = {}
-    for name in NAMES:
-        kernel = getattr(rows, name)
+    for kernel in KERNELS:
+        name = kernel.py_func.__name__
         parameters = inspect.signature(kernel.py_func).parameters.values()
         for integer in (types.int64, types.int32) if name == "plan_maps" else (types.int64,):
             signature = [argument_type(p.name, p.annotation, integer) for p in parameters]

@@ -18,8 +18,8 @@ from support import assert_same, refused
 
 import eplb_np
 from eplb_np import cuda
-from eplb_np.cuda import _launch
-from eplb_np.cuda.kernels import queue
+from eplb_np._cuda import launch
+from eplb_np.stages.sorting import cuda as sorting
 
 LOADS_AND_LAYOUTS = 13  # in as many cases, every kind of load and every layout occurs
 
@@ -27,21 +27,21 @@ LOADS_AND_LAYOUTS = 13  # in as many cases, every kind of load and every layout 
 @contextmanager
 def in_global_memory() -> Iterator[None]:
     """Run kernels in the form for rows that are too large for shared memory."""
-    shared, _launch.SHARED_BYTES = _launch.SHARED_BYTES, 0
+    shared, launch.SHARED_BYTES = launch.SHARED_BYTES, 0
     try:
         yield
     finally:
-        _launch.SHARED_BYTES = shared
+        launch.SHARED_BYTES = shared
 
 
 @contextmanager
 def sorted_in_network() -> Iterator[None]:
     """Let few keys, too, be sorted as many are."""
-    most, queue.MOST_RANKED = queue.MOST_RANKED, 0
+    most, sorting.MOST_RANKED = sorting.MOST_RANKED, 0
     try:
         yield
     finally:
-        queue.MOST_RANKED = most
+        sorting.MOST_RANKED = most
 
 
 def packing() -> None:

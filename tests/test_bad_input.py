@@ -8,8 +8,10 @@ from support import assert_same, needs_jit, output_of, refused
 
 import eplb_np
 from eplb_np import Topology, kernels
-from eplb_np.kernels import hierarchy, packing, replication
-from eplb_np.kernels.loads import first_bad_load
+from eplb_np._loads.cpu import first_bad_load
+from eplb_np.stages.hierarchy import cpu as hierarchy
+from eplb_np.stages.packing import cpu as packing
+from eplb_np.stages.replication import cpu as replication
 
 LOAD = np.random.default_rng(5).integers(0, 100, (6, 12)).astype(np.float32)
 TOPOLOGY = Topology(12, 16, 8, 2, 4)

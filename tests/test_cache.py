@@ -8,8 +8,8 @@ from numba.core import config
 from numba.core.registry import CPUDispatcher
 from support import copy_package, needs_jit, output_of
 
-from eplb_np import _cache
-from eplb_np._cache import CHECKSUM_SIZE, KernelCache
+from eplb_np._numba import cache as _cache
+from eplb_np._numba.cache import CHECKSUM_SIZE, KernelCache
 
 
 def add_one(x):
@@ -192,7 +192,7 @@ print(logcnt.tolist(), sum(replicate_layers.stats.cache_hits.values()))
 def test_code_of_other_sources_is_never_used(tmp_path):
     """A helper in another file is edited, which Numba's own cache does not notice."""
     package = copy_package(tmp_path)
-    helper = package / "kernels" / "decisions.py"
+    helper = package / "stages" / "decisions.py"
     original = helper.read_text()
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": None, "NUMBA_CACHE_DIR": None}
 

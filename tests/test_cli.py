@@ -177,7 +177,7 @@ def test_bad_input_is_one_line_on_stderr(json_wanted, kind, run, folder):
 
 
 def test_a_bad_output_fails_before_anything_is_done(run, monkeypatch):
-    monkeypatch.setattr("eplb_np.cli.read_loads", lambda path: pytest.fail("loads were read"))
+    monkeypatch.setattr("eplb_np.cli.plan.read_loads", lambda path: pytest.fail("loads were read"))
     code, _, err = run("plan", "loads.npy", *OPTIONS, "-o", "plan.yaml")
     assert code == 2
     assert "plan.yaml" in err

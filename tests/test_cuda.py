@@ -12,10 +12,11 @@ from support import output_of, refused
 
 import eplb_np
 from eplb_np import cuda
-from eplb_np.cuda import _device, _launch
-from eplb_np.cuda._arrays import as_host_load
-from eplb_np.cuda._dlpack import ImportedArray, import_array
-from eplb_np.cuda.kernels.scratch import scratch_bytes
+from eplb_np._cuda import device as _device
+from eplb_np._cuda import launch as _launch
+from eplb_np._cuda.dlpack import ImportedArray, import_array
+from eplb_np._loads.device import as_host_load
+from eplb_np.stages.cuda_scratch import scratch_bytes
 
 LOAD = np.arange(12.0)[None]
 SIZES = {"num_replicas": 16, "num_gpus": 4}
@@ -55,7 +56,7 @@ def test_auto_falls_back_when_the_gpu_fails(monkeypatch):
     def fail():
         raise cuda.DeviceError("the GPU failed or was lost")
 
-    monkeypatch.setattr("eplb_np.cuda.planning.require_device", fail)
+    monkeypatch.setattr("eplb_np.stages.gpu_planner.require_device", fail)
     assert eplb_np.make_plan(LOAD, **SIZES, device="auto").device == "cpu"
     with pytest.raises(cuda.DeviceError, match="was lost"):
         eplb_np.make_plan(LOAD, **SIZES, device="cuda")

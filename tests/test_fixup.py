@@ -10,7 +10,7 @@ from cases import random_cases, replication_cases
 from support import compiled, fewer
 
 from eplb_np import replicate_experts
-from eplb_np.kernels.replication import donor_fixup
+from eplb_np.stages.replication.cpu import donor_fixup
 
 RNG = np.random.default_rng(2)
 

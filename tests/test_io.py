@@ -11,7 +11,7 @@ import pytest
 from support import assert_same, fewer, refused
 
 from eplb_np import Plan, Topology, in_order_plan, make_plan
-from eplb_np._files import write_atomically
+from eplb_np._files.atomic import write_atomically
 from eplb_np.io.loads import read_loads
 
 LOAD = np.random.default_rng(7).integers(0, 100, (5, 8)).astype(np.float64)

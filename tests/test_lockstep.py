@@ -7,18 +7,27 @@ from cases import LOADS, random_cases
 from support import assert_same, compiled, fewer
 
 from eplb_np import make_plan
-from eplb_np.kernels import lanes, packing, replication, sorting, tournament
-from eplb_np.kernels.hierarchy import plan_layers
-from eplb_np.kernels.lockstep import pays, plan_layers_in_lockstep
+from eplb_np.stages.hierarchy.cpu import plan_layers
+from eplb_np.stages.hierarchy.simd import pays, plan_layers_in_lockstep
+from eplb_np.stages.packing.cpu import longest_processing_time
+from eplb_np.stages.packing.simd import pack_batch
+from eplb_np.stages.priority_queue.cpu import num_leaves
+from eplb_np.stages.refinement.cpu import refine_packs
+from eplb_np.stages.refinement.simd import refine_batch
+from eplb_np.stages.replication.cpu import allocate_replicas
+from eplb_np.stages.replication.simd import allocate_batch
+from eplb_np.stages.simd_batch import WIDTH, make_batch
+from eplb_np.stages.sorting.cpu import sort_descending
+from eplb_np.stages.sorting.simd import sort_batch
 
-ALLOCATE = compiled(lanes.allocate_rows)
-SORT = compiled(lanes.sort_rows)
-PACK = compiled(lanes.pack_rows)
-REFINE = compiled(lanes.refine_rows)
-ALLOCATE_ONE = compiled(replication.allocate_replicas)
-SORT_ONE = compiled(sorting.sort_descending)
-PACK_ONE = compiled(packing.longest_processing_time)
-REFINE_ONE = compiled(packing.refine_packs)
+ALLOCATE = compiled(allocate_batch)
+SORT = compiled(sort_batch)
+PACK = compiled(pack_batch)
+REFINE = compiled(refine_batch)
+ALLOCATE_ONE = compiled(allocate_replicas)
+SORT_ONE = compiled(sort_descending)
+PACK_ONE = compiled(longest_processing_time)
+REFINE_ONE = compiled(refine_packs)
 
 
 def draw_rows(number, seed):
@@ -26,14 +35,14 @@ def draw_rows(number, seed):
     for k in range(number):
         rng = np.random.default_rng([seed, k])
         capacity, num_packs = rng.integers(1, [12, 11])
-        shape = rng.integers(1, lanes.WIDTH, endpoint=True), capacity * num_packs
+        shape = rng.integers(1, WIDTH, endpoint=True), capacity * num_packs
         kind = list(LOADS)[k % len(LOADS)]
         yield rng, LOADS[kind](rng, shape).astype(np.float32), num_packs
 
 
 def used_lanes(rng, num_items):
     """Working memory that other rows have left behind."""
-    used = lanes.make_lanes(num_items)
+    used = make_batch(num_items)
     for array in used:
         array[:] = rng.integers(0, 1000, array.shape)
     return used
@@ -49,7 +58,7 @@ def test_allocation_in_lockstep():
         num_tail = rng.integers(0, num_extra + 1)
         count = np.empty((num_rows, num_experts), np.int64)
         granted = np.empty((num_rows, num_extra), np.int64)
-        tree = np.empty(2 * tournament.num_leaves(num_experts), np.int64)
+        tree = np.empty(2 * num_leaves(num_experts), np.int64)
         expected = np.empty_like(count), np.empty_like(granted)
         used = used_lanes(rng, num_experts + num_extra)
         ALLOCATE(num_rows, weight, num_extra, num_tail, count, granted, used)
@@ -75,7 +84,7 @@ def test_packing_in_lockstep(refine_steps):
         expected = tuple(np.empty((3, *weight.shape), np.int64))
         PACK(num_rows, weight, order, num_packs, *actual, used)
         REFINE(num_rows, weight, num_packs, refine_steps, *actual, used)
-        size, tree = np.empty((2, 2 * tournament.num_leaves(num_packs)), np.int64)
+        size, tree = np.empty((2, 2 * num_leaves(num_packs)), np.int64)
         for row, one_order in enumerate(order):
             out = tuple(array[row] for array in expected)
             PACK_ONE(weight[row], one_order, num_packs, *out, size, tree)

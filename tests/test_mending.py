@@ -8,8 +8,8 @@ from support import compiled, fewer, refused
 from test_moves import random_plan
 
 import eplb_np
-from eplb_np import MoveLimits, Plan, Topology, mending
-from eplb_np.kernels import assignment
+from eplb_np import MoveLimits, Plan, Topology
+from eplb_np.mending import assignment, planner
 
 
 def mended(load, current: Plan, **options) -> Plan:
@@ -238,7 +238,7 @@ def test_what_each_gpu_may_fetch_goes_where_it_gains_most(monkeypatch) -> None:
     limits = MoveLimits(per_gpu=5)
     plan = mended(load, current, limits=limits, **without)
     assert fetches_by_gpu(current, plan).max() <= 5
-    monkeypatch.setattr(mending, "SURCHARGES_PER_GPU", np.empty(0))
+    monkeypatch.setattr(planner, "SURCHARGES_PER_GPU", np.empty(0))
     in_turn = mended(load, current, limits=limits, **without)
     assert fetches_by_gpu(current, in_turn).max() == 5
     assert plan.balancedness(load) > in_turn.balancedness(load) + 0.01

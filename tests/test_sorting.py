@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import compiled, fewer
 
-from eplb_np.kernels.sorting import HISTOGRAM_SIZE, sort_descending
+from eplb_np.stages.sorting.cpu import HISTOGRAM_SIZE, sort_descending
 
 SORT = compiled(sort_descending)
 

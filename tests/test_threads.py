@@ -9,7 +9,7 @@ import pytest
 from support import assert_same
 
 from eplb_np import rebalance_experts
-from eplb_np._threads import (
+from eplb_np._numba.threads import (
     BLOCK_SLOTS,
     DEFAULT_MOST_THREADS,
     SMALL_SLOTS,
@@ -137,7 +137,7 @@ def test_number_of_threads(num_threads, num_layers, layer_slots, chosen):
 
 @pytest.mark.parametrize("cpus", [1, 2, 64])
 def test_number_of_threads_for_much_work(cpus, monkeypatch):
-    monkeypatch.setattr("eplb_np._threads._available_cpus", lambda: cpus)
+    monkeypatch.setattr("eplb_np._numba.threads._available_cpus", lambda: cpus)
     assert choose_num_threads(None, 1000, SMALL_SLOTS) == min(cpus, DEFAULT_MOST_THREADS)
     assert choose_num_threads(None, 1, 2 * SMALL_SLOTS) == 1
 

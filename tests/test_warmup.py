@@ -8,15 +8,17 @@ from numba.core.registry import CPUDispatcher
 from support import needs_jit, refused
 
 import eplb_np
-from eplb_np import MoveLimits, Rebalancer, Topology, kernels, workloads
-from eplb_np._cache import KernelCache
+from eplb_np import MoveLimits, Rebalancer, Topology, workloads
+from eplb_np._numba.cache import KernelCache
 
 
 def compiled_signatures() -> dict[str, list]:
     """What every kernel that Python calls has been compiled for so far."""
     found = {}
-    for module in pkgutil.iter_modules(kernels.__path__):
-        for name, kernel in vars(importlib.import_module(f"eplb_np.kernels.{module.name}")).items():
+    for module in pkgutil.walk_packages(eplb_np.__path__, "eplb_np."):
+        if "cuda" in module.name or module.name == "eplb_np.__main__":
+            continue
+        for name, kernel in vars(importlib.import_module(module.name)).items():
             if isinstance(kernel, CPUDispatcher) and isinstance(kernel._cache, KernelCache):
                 found[name] = list(kernel.signatures)
     return found

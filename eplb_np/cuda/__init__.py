@@ -3,7 +3,7 @@
 Importing this loads neither Numba nor CUDA; the first call does.
 """
 
-from eplb_np.cuda._device import DeviceError, is_available
+from eplb_np._cuda.device import DeviceError, is_available
 from eplb_np.cuda.planning import rebalance_experts, rebalance_experts_hierarchical
 from eplb_np.cuda.stages import balanced_packing, replicate_experts
 

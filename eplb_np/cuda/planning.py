@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from eplb_np.cuda._arrays import DeviceLoads, as_device_loads, output_arrays, place, to_host
-from eplb_np.cuda._device import device_errors, numba_cuda, require_device
-from eplb_np.cuda._launch import choose_threads, configured, count_bits, launch
-from eplb_np.policies import Maps, Policy, check_policy
+from eplb_np._cuda.arrays import output_arrays, place
+from eplb_np._cuda.device import device_errors, require_device
+from eplb_np._loads.device import as_device_loads
+from eplb_np.maps.log2phy import width_for_this_plan
+from eplb_np.policies import POLICIES, PolicyName, check_policy
+from eplb_np.stages.gpu_planner import launch_plan, log2phy_of_counts, plan_slots
 from eplb_np.topology import Topology
 
 
@@ -22,7 +24,7 @@ def rebalance_experts(
     num_nodes: int,
     num_gpus: int,
     *,
-    policy: Policy = "hybrid",
+    policy: PolicyName = "hybrid",
     dtype: DTypeLike = np.int64,
     stream: Any = None,
     out: Sequence[Any] | None = None,
@@ -109,12 +111,14 @@ def rebalance_experts(
             "log2phy": (num_layers, num_experts, width),
             "logcnt": (num_layers, num_experts),
         }
-        if out is None and policy == "deepseek":
-            maps = _plan_slots(loads, topology, policy, dtype, scratch)
-            results: Any = maps.phy2log, _log2phy_of_counts(maps, loads), maps.logcnt
+        if out is None and POLICIES[policy].log2phy_width is width_for_this_plan:
+            maps = plan_slots(loads, topology, policy, dtype, scratch)
+            results: Any = maps.phy2log, log2phy_of_counts(maps, loads), maps.logcnt
         else:
+            from eplb_np.stages.cuda_kernels import PLAN_MAPS
+
             results = tuple(output_arrays(shapes, dtype, out, loads.stream))
-            _launch_plan("plan_maps", loads, topology, policy, scratch, results)
+            launch_plan(PLAN_MAPS, loads, topology, policy, scratch, results)
         loads.check()
         phy2log, log2phy, logcnt = place(results, loads.stream, on_host)
         return phy2log, log2phy, logcnt
@@ -178,7 +182,7 @@ def rebalance_experts_hierarchical(
         topology = Topology(num_experts, num_physical_experts, num_gpus, num_nodes, num_groups)
         topology.check_hierarchical()
         check_policy("hybrid", topology)
-        maps = _plan_slots(loads, topology, "hybrid", dtype, scratch, out)
+        maps = plan_slots(loads, topology, "hybrid", dtype, scratch, out)
         loads.check()
         return tuple(place(maps, loads.stream, on_host))
 
@@ -186,76 +190,8 @@ def rebalance_experts_hierarchical(
 def check_gpu_policy(policy: str) -> None:
     """Raise ``ValueError`` for a policy that plans on the CPU only, or that there is not."""
     check_policy(policy)
-    if policy == "refined":
+    if "cuda" not in POLICIES[policy].planners:
         raise ValueError(
-            "policy='refined' plans on the CPU only: give device='cpu', or "
+            f"policy={policy!r} plans on the CPU only: give device='cpu', or "
             "policy='hybrid' or 'deepseek' for the GPU"
         )
-
-
-def make_maps_on_gpu(weight: NDArray[np.float32], topology: Topology, policy: str) -> Maps:
-    """Plan checked loads from the host [L, E] on the GPU; the maps come back to the host."""
-    cuda = require_device()
-    with device_errors():
-        loads = DeviceLoads(cuda.to_device(weight), 0, None, "load", "experts")
-        maps = _plan_slots(loads, topology, policy, np.int64, None)
-        return Maps(*(to_host(array, 0) for array in maps))
-
-
-def _plan_slots(
-    loads: DeviceLoads,
-    topology: Topology,
-    policy: str,
-    dtype: DTypeLike,
-    scratch: Any,
-    out: Sequence[Any] | None = None,
-) -> Maps:
-    num_layers, num_experts = loads.weight.shape
-    slots = num_layers, topology.num_replicas
-    shapes = {
-        "phy2log": slots, "phyrank": slots, "logcnt": (num_layers, num_experts),
-    }  # fmt: skip
-    maps = Maps(*output_arrays(shapes, dtype, out, loads.stream))
-    _launch_plan("plan_slots", loads, topology, policy, scratch, maps)
-    return maps
-
-
-def _launch_plan(
-    name: str,
-    loads: DeviceLoads,
-    topology: Topology,
-    policy: str,
-    scratch: Any,
-    results: tuple[Any, ...],
-) -> None:
-    from eplb_np.cuda.kernels.blocks import PlanSizes
-    from eplb_np.cuda.kernels.scratch import scratch_bytes
-
-    num_layers, num_experts = loads.weight.shape
-    num_groups, num_nodes = topology.packed_groups_and_nodes
-    node_experts = num_experts // num_nodes
-    node_replicas = topology.num_replicas // num_nodes
-    num_extra = node_replicas - node_experts
-    num_tail = max(1, num_extra // 10) if policy == "hybrid" and num_extra > 0 else 0
-    num_items = max(node_replicas, num_groups)
-    threads = choose_threads(num_items)
-    num_bytes, room = scratch_bytes(num_experts, node_experts, node_replicas, num_items, threads)
-    shift = count_bits(node_experts, node_replicas)
-    sizes = PlanSizes(
-        num_groups, num_nodes, topology.num_gpus, policy == "hybrid", num_tail, shift, room
-    )
-    args = loads.weight, sizes, *results
-    launch(name, (num_layers, num_nodes), threads, num_bytes, loads.stream, scratch, args)
-
-
-def _log2phy_of_counts(maps: Maps, loads: DeviceLoads) -> Any:
-    """``log2phy`` as wide as the largest count, which the host waits for."""
-    num_layers, num_experts = loads.weight.shape
-    width = int(to_host(maps.logcnt, loads.stream).max())
-    shape = num_layers, num_experts, width
-    log2phy = numba_cuda().device_array(shape, maps.phy2log.dtype, stream=loads.stream)
-    threads = choose_threads(maps.phy2log.shape[1])
-    configured("fill_log2phy", num_layers, threads, loads.stream)(
-        maps.phy2log, maps.phyrank, log2phy
-    )
-    return log2phy

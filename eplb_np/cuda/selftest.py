@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 import eplb_np
 from eplb_np import cuda
-from eplb_np.cuda import _launch
-from eplb_np.cuda._device import DeviceError, require_device, simulated
-from eplb_np.cuda._timing import print_times
+from eplb_np._cuda import launch
+from eplb_np._cuda.device import DeviceError, require_device, simulated
+from eplb_np.cuda.timing import print_times
 
 Loads = NDArray[np.float32]
 
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeviceError as error:
         say(str(error))
         return 2
-    _launch.block_threads = options.threads
+    launch.block_threads = options.threads
     small = options.small or simulated()
     say(f"eplb_np {eplb_np.__version__} on {describe(target)}")
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from eplb_np._check import as_size
-from eplb_np.cuda._arrays import as_device_loads, output_arrays, place
-from eplb_np.cuda._device import device_errors, require_device
-from eplb_np.cuda._launch import choose_threads, count_bits, launch
-from eplb_np.replication import check_enough
-from eplb_np.topology import check_multiple
+from eplb_np._arguments import as_size, check_enough_replicas, check_multiple
+from eplb_np._cuda.arrays import output_arrays, place
+from eplb_np._cuda.device import device_errors, require_device
+from eplb_np._cuda.launch import choose_threads, count_bits, launch
+from eplb_np._loads.device import as_device_loads
 
 
 def replicate_experts(
@@ -57,23 +56,25 @@ def replicate_experts(
     """
     require_device()
     with device_errors():
-        from eplb_np.cuda.kernels.blocks import ReplicationSizes
-        from eplb_np.cuda.kernels.scratch import scratch_bytes
+        from eplb_np.stages.cuda_kernels import REPLICATE_ROWS
+        from eplb_np.stages.cuda_scratch import scratch_bytes
+        from eplb_np.stages.replication.cuda import ReplicationSizes
+        from eplb_np.stages.replication.decisions import tail_length
 
         loads = as_device_loads(weight, stream, check)
         num_rows, num_experts = loads.weight.shape
         num_replicas = as_size("num_phy", num_phy)
-        check_enough(num_replicas, num_experts)
+        check_enough_replicas(num_replicas, num_experts)
         replicas = num_rows, num_replicas
         shapes = {"phy2log": replicas, "rank": replicas, "logcnt": (num_rows, num_experts)}
         results = output_arrays(shapes, dtype, out, loads.stream)
         num_extra = num_replicas - num_experts
-        num_tail = max(1, num_extra // 10) if num_extra > 0 else 0
+        num_tail = int(tail_length(num_extra))
         threads = choose_threads(num_experts)
         num_bytes, room = scratch_bytes(0, num_experts, num_replicas, 0, threads)
         shift = count_bits(num_experts, num_replicas)
         args = (loads.weight, ReplicationSizes(num_tail, shift, room), *results)
-        launch("replicate_rows", (num_rows,), threads, num_bytes, loads.stream, scratch, args)
+        launch(REPLICATE_ROWS, (num_rows,), threads, num_bytes, loads.stream, scratch, args)
         loads.check()
         return tuple(place(results, loads.stream, on_host))
 
@@ -120,8 +121,9 @@ def balanced_packing(
     """
     require_device()
     with device_errors():
-        from eplb_np.cuda.kernels.blocks import PackingSizes
-        from eplb_np.cuda.kernels.scratch import scratch_bytes
+        from eplb_np.stages.cuda_kernels import PACK_ROWS
+        from eplb_np.stages.cuda_scratch import scratch_bytes
+        from eplb_np.stages.packing.cuda import PackingSizes
 
         loads = as_device_loads(weight, stream, check, columns="items")
         num_rows, num_items = loads.weight.shape
@@ -133,6 +135,6 @@ def balanced_packing(
         threads = choose_threads(num_items)
         num_bytes, room = scratch_bytes(0, 0, 0, num_items, threads)
         args = (loads.weight, PackingSizes(packs, steps, room), *results)
-        launch("pack_rows", (num_rows,), threads, num_bytes, loads.stream, scratch, args)
+        launch(PACK_ROWS, (num_rows,), threads, num_bytes, loads.stream, scratch, args)
         loads.check()
         return tuple(place(results, loads.stream, on_host))

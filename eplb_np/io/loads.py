@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eplb_np._check import as_array, check_loads
-from eplb_np._files import reading, suffix_of
+from eplb_np._files.reading import reading, suffix_of
+from eplb_np._loads.host import as_array, check_loads
 
 KEY = "logical_count"
 SUFFIXES = (".json", ".npy", ".npz")

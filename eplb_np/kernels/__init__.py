@@ -4,10 +4,11 @@ Kernels check nothing: they trust their callers to hand them arrays of the state
 dtypes, C-contiguous, with loads that are finite and not negative. docs/kernels.md shows how.
 """
 
-from eplb_np.kernels.hierarchy import fill_log2phy, plan_layers
-from eplb_np.kernels.lockstep import plan_layers_in_lockstep
-from eplb_np.kernels.packing import pack_layers
-from eplb_np.kernels.replication import replicate_layers
+from eplb_np.maps.cpu import fill_log2phy
+from eplb_np.stages.hierarchy.cpu import plan_layers
+from eplb_np.stages.hierarchy.simd import plan_layers_in_lockstep
+from eplb_np.stages.packing.cpu import pack_layers
+from eplb_np.stages.replication.cpu import replicate_layers
 
 __all__ = [
     "fill_log2phy",

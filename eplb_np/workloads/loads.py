@@ -7,8 +7,7 @@ from typing import SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from eplb_np._check import as_size
-from eplb_np.topology import check_multiple
+from eplb_np._arguments import as_size, check_multiple
 
 TOKENS_PER_LAYER = 100_000_000
 MOST_TOKENS = 2**53

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._check import as_array, as_size
+from eplb_np._arguments import as_size
+from eplb_np._loads.host import as_array
 from eplb_np.workloads.loads import as_real, as_tokens, seeded
 
 Scenario = Literal["switches", "ramps", "drift", "stationary", "decode"]

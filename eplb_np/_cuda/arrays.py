@@ -1,0 +1,67 @@
+"""Arrays on the GPU: other libraries' taken, results made, and copies to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from eplb_np._cuda.device import numba_cuda
+from eplb_np._cuda.dlpack import import_array
+
+
+def take_array(array: Any, stream: Any, name: str) -> tuple[Any, int | None]:
+    """Take an array on the GPU and its stream's handle; nothing where it is on the host."""
+    if isinstance(array, (np.ndarray, list, tuple)):
+        return None, None
+    if getattr(array, "__cuda_ndarray__", False):  # Numba's own
+        return array, int(array.stream) or None
+    interface = getattr(array, "__cuda_array_interface__", None)
+    if interface is None and hasattr(array, "__dlpack__"):
+        array = import_array(array, int(stream or 0), name)
+        interface = getattr(array, "__cuda_array_interface__", None)
+    if interface is None:
+        return None, None
+    return numba_cuda().as_cuda_array(array, sync=False), interface.get("stream")
+
+
+def to_host(array: Any, stream: Any) -> NDArray[Any]:
+    """Copy an array from the GPU once its stream has come so far."""
+    if not array.is_c_contiguous():
+        raise ValueError("an array on the GPU is not C-contiguous: make it so, or copy it")
+    host: NDArray[Any] = array.copy_to_host(stream=stream)
+    if stream:
+        stream.synchronize()
+    return host
+
+
+def output_arrays(
+    shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike, out: Sequence[Any] | None, stream: Any
+) -> list[Any]:
+    """Arrays on the GPU to write to: new ones, or those that were passed in, checked."""
+    cuda = numba_cuda()
+    if out is None:
+        return [cuda.device_array(shape, dtype, stream=stream) for shape in shapes.values()]
+    if len(out) != len(shapes):
+        raise ValueError(f"out has {len(out)} arrays: give {', '.join(shapes)}")
+    return [_as_output(array, *wanted) for array, wanted in zip(out, shapes.items(), strict=True)]
+
+
+def _as_output(array: Any, name: str, shape: tuple[int, ...]) -> Any:
+    taken, _ = take_array(array, None, name)
+    if taken is None:
+        raise ValueError(f"out's {name} is no array on the GPU: give one of shape {shape}")
+    integer = taken.dtype in (np.int64, np.int32)
+    if tuple(taken.shape) != shape or not integer or not taken.is_c_contiguous():
+        raise ValueError(
+            f"out's {name} has shape {tuple(taken.shape)} and dtype {taken.dtype}: "
+            f"give a C-contiguous array of shape {shape}, int64 or int32"
+        )
+    return taken
+
+
+def place(arrays: Iterable[Any], stream: Any, on_host: bool) -> list[Any]:
+    """Results where they are asked for: as they are, on the GPU, or on the host."""
+    return [to_host(array, stream) if on_host else array for array in arrays]

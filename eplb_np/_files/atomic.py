@@ -1,0 +1,33 @@
+"""Writing files so that no reader, and no crash, ever meets half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Write a temporary file beside ``path`` and rename it: a failure leaves the old file."""
+    check_folder(path)
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise ``FileNotFoundError`` where the folder of a file to be written does not exist."""
+    if not Path(path).parent.is_dir():
+        said = "there is no such folder to write to, make it first"
+        raise FileNotFoundError(errno.ENOENT, said, os.fspath(path))

@@ -1,0 +1,128 @@
+"""Loads that users pass, checked and made the one form that kernels take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
+    """Return users' numbers as an array of a real dtype, or say what they are instead."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is not a rectangular array ({error}): give every row the same length"
+        ) from None
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked entries: fill them, with 0 where nothing was counted")
+    kind = array.dtype.kind
+    # Extension types such as bfloat16 call themselves void, but know how to become float32.
+    extension = kind == "V" and not issubclass(array.dtype.type, np.void)
+    if kind not in "biuf" and not extension:
+        if hasattr(values, "__cuda_array_interface__"):
+            raise ValueError(
+                f"{name} is on a GPU and does not say how NumPy reads it: copy it to the host, or "
+                "plan on the GPU"
+            )
+        raise ValueError(
+            f"{name} has dtype {array.dtype}, which is not a real number type: "
+            "give integers or floating-point numbers"
+        )
+    return array
+
+
+def as_load(load: ArrayLike, name: str = "weight", columns: str = "experts") -> NDArray[np.float32]:
+    """Return loads as the one form that kernels take: C-contiguous writable float32, 2-D.
+
+    Raises ``ValueError`` for anything that is not a finite, non-negative load per layer and
+    expert, naming the first offender. The array is the caller's own where it already fits.
+    """
+    given = as_array(load, name)
+    check_rows(given.shape, name, columns)
+    return _as_float32(given, name, columns)
+
+
+def check_rows(shape: tuple[int, ...], name: str, columns: str) -> None:
+    """Raise ``ValueError`` unless a shape has two axes, neither of them empty."""
+    if len(shape) != 2:
+        hint = (
+            f"{name}[None, :] is one layer" if len(shape) == 1 else "sum or select the other axes"
+        )
+        raise ValueError(
+            f"{name} has {len(shape)} dimension(s), shape {shape}: "
+            f"give [layers, {columns}] ({hint})"
+        )
+    check_not_empty(shape, name)
+
+
+def check_not_empty(shape: tuple[int, ...], name: str) -> None:
+    """Raise ``ValueError`` where an axis has no entries."""
+    if 0 in shape:
+        raise ValueError(
+            f"{name} has shape {shape}, so it is empty: every axis needs at least one entry"
+        )
+
+
+def as_history(load: ArrayLike, name: str) -> NDArray[np.float32]:
+    """Return loads [W, L, E], oldest window first; [L, E] is one window. As `as_load` else."""
+    given = as_array(load, name)
+    if given.ndim not in (2, 3):
+        hint = f" ({name}[None, :] is one layer)" if given.ndim == 1 else ""
+        raise ValueError(
+            f"{name} has {given.ndim} dimension(s), shape {given.shape}: "
+            f"give [layers, experts], or [windows, layers, experts], oldest first{hint}"
+        )
+    check_not_empty(given.shape, name)
+    return _as_float32(given if given.ndim == 3 else given[None], name, "experts")
+
+
+def _as_float32(given: NDArray[np.generic], name: str, columns: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        weight = np.asarray(given, dtype=np.float32, order="C")
+    # Another byte order, alignment or a read-only flag would be another type to Numba, and
+    # another compilation.
+    if not weight.flags.carray:
+        weight = weight.copy()
+
+    from eplb_np._loads.cpu import first_bad_load
+
+    row, column = first_bad_load(weight.reshape(-1, weight.shape[-1]))
+    if row >= 0:
+        _raise_bad_load(given, name, int(row), int(column), columns)
+    return weight
+
+
+def check_loads(values: NDArray[Any], name: str) -> None:
+    """Raise ``ValueError`` for the first NaN, infinite or negative load; needs no kernel."""
+    bad = ~((values >= 0) & (values < np.inf))
+    if bad.any():
+        layer, expert = (int(i) for i in np.argwhere(bad)[0])
+        _raise_bad_load(values, name, layer, expert, "experts")
+
+
+def _raise_bad_load(given: NDArray[Any], name: str, row: int, column: int, columns: str) -> None:
+    place = tuple(int(i) for i in np.unravel_index(row, given.shape[:-1]))
+    if len(place) == 2 and len(given) == 1:
+        place = place[1:]  # one window, which may have been given without its axis
+        given = given[0]
+    axes = ("window", "layer")[-len(place) :]
+    said = ", ".join(f"{axis} {i}" for axis, i in zip(axes, place, strict=True))
+    if column < 0:
+        raise ValueError(
+            f"{name}: the loads of {said} sum up to 2**127 or more, and their sums would "
+            "leave float32's range: scale the loads down (only their ratios matter)"
+        )
+    value = given[(*place, column)]
+    index = ", ".join(map(str, (*place, column)))
+    where = f"{name}[{index}] = {value!s} ({said}, {columns[:-1]} {column})"
+    if np.isfinite(np.atleast_1d(value).astype(np.longdouble))[0] and value > 0:
+        raise ValueError(
+            f"{where} is beyond float32's range ({FLOAT32_MAX:.3g}): "
+            "scale the loads down (only their ratios matter)"
+        )
+    raise ValueError(f"{where}: a load must be finite and not negative: clean the loads first")

@@ -1,0 +1,287 @@
+"""What experts will be asked to do in the coming window, from the windows seen so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eplb_np._arguments import as_size
+from eplb_np._loads.host import as_array
+
+if TYPE_CHECKING:
+    from eplb_np.forecast.state import ForecastState
+
+# Arrays of the state whose entries may be negative.
+SIGNED = ("trend", "step", "covariance")
+
+
+class Expected(NamedTuple):
+    """What a forecast says of the coming window."""
+
+    load: NDArray[np.floating[Any]]  # [L, E]
+    noise: float = 0.0
+    turnover: float = 0.5  # of the defaults, `LoadForecast` says why
+
+
+class LoadForecast:
+    """Expected load of the coming window.
+
+    A steady load is averaged over all its windows, a drifting one over fewer, the fewer the
+    faster it drifts, and after a change of workload what was before no longer counts. None of
+    that is a setting: the windows themselves say how noisy they are.
+
+    Parameters
+    ----------
+    num_layers : int
+        Layers, L.
+    num_experts : int
+        Logical experts, E.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer.
+
+    Notes
+    -----
+    An adaptive Kalman filter [1]_ over the shares of each layer's load. The noise of a window
+    comes from the lag-one covariance of the changes from window to window [2]_, the error of
+    the estimate from how much a window surprises, both pooled over layers and experts. A second
+    filter with a trend is used while it predicts better. Earlier workloads, up to 3, are
+    remembered and taken up again when they return, so that one odd window does no lasting harm.
+
+    Memory is 8 L E float64 whatever the number of windows, and a window takes O(L E). Arithmetic
+    is float64 without reassociation: the result is the same bytes on every machine, and whether
+    windows come one by one or many at once. Of loads times a power of two the forecast is the
+    same, times that power.
+
+    Not safe for use by several threads at once.
+
+    References
+    ----------
+    .. [1] R. E. Kalman, "A New Approach to Linear Filtering and Prediction Problems", Journal of
+       Basic Engineering 82(1), 1960.
+    .. [2] R. K. Mehra, "On the Identification of Variances and Adaptive Kalman Filtering", IEEE
+       Transactions on Automatic Control 15(2), 1970.
+
+    Examples
+    --------
+    >>> forecast = LoadForecast(1, 4)
+    >>> forecast.observe(np.array([[40, 30, 20, 10]], np.float32))
+    >>> forecast.load.tolist()
+    [[40.0, 30.0, 20.0, 10.0]]
+    >>> forecast.observe(np.array([[44, 26, 22, 8]], np.float32))
+    >>> forecast.load.round(3).tolist()
+    [[42.0, 28.0, 21.0, 9.0]]
+    """
+
+    def __init__(self, num_layers: int, num_experts: int) -> None:
+        from eplb_np.forecast.state import make_forecast_state
+
+        self._state = make_forecast_state(
+            as_size("num_layers", num_layers), as_size("num_experts", num_experts)
+        )
+
+    def observe(self, load: NDArray[np.float32]) -> None:
+        """Take in windows, oldest first.
+
+        Parameters
+        ----------
+        load : ndarray, shape [W, L, E] or [L, E], float32
+            Load of each logical expert in each window: finite and not negative, with sums of
+            layers below 2**127, as `first_bad_load` makes sure of. The values are not looked at
+            again.
+
+        Raises
+        ------
+        ValueError
+            If the shape or the dtype is another. Nothing has been taken in then.
+
+        Notes
+        -----
+        A layer without load in a window says nothing about itself, and a window without any
+        load is as if it had never been.
+        """
+        from eplb_np.forecast.filter import observe_windows
+
+        shape = self._state.level.shape
+        if load.shape[-2:] != shape or load.ndim not in (2, 3):
+            raise ValueError(
+                f"load has shape {load.shape}, but the forecast is of [layers, experts] = "
+                f"{list(shape)}: give windows of that shape, or one"
+            )
+        if load.dtype != np.float32:
+            raise ValueError(f"load has dtype {load.dtype}: give float32")
+        windows = np.asarray(load, dtype=np.float32, order="C").reshape(-1, *shape)
+        # Another alignment or a read-only flag would be another type to Numba, and another
+        # compilation.
+        if not windows.flags.carray:
+            windows = windows.copy()
+        observe_windows(self._state, windows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Layers and experts, (L, E)."""
+        return self._state.level.shape
+
+    @property
+    def num_windows(self) -> int:
+        """Windows with load that have been taken in."""
+        from eplb_np.forecast.state import WINDOWS
+
+        return int(self._state.counts[WINDOWS])
+
+    @property
+    def load(self) -> NDArray[np.float64]:
+        """Expected load of the coming window, [L, E] float64, in the unit of the windows.
+
+        The expected shares times a typical total of the layer: a running mean over some 16
+        windows. Zero for a layer that has had no load. After one window exactly that window.
+        """
+        state = self._state
+        load: NDArray[np.float64] = self._share * state.layer_total[:, None]
+        once = state.layer_windows == 1
+        if once.any():  # such a load came as float32, to which rounding leads back
+            load[once] = load[once].astype(np.float32)
+        return load
+
+    @property
+    def noise(self) -> float:
+        """How noisy windows are: the variance of an expert's share is about this times the share.
+
+        Of the coming window, around the forecast: the noise of a window, plus the error of the
+        estimate. 0 where fewer than two windows have been seen.
+        """
+        from eplb_np.forecast.state import COMPARED, ERROR, NOISE
+
+        state = self._state
+        if state.counts[COMPARED] == 0:
+            return 0.0
+        # The variances p (1 - p) f of a layer's shares p sum up to f (1 - sum of p**2).
+        seen = state.layer_windows > 0
+        unlike = 1.0 - float(np.square(self._share[seen]).sum(axis=1).mean())
+        return float(state.value[NOISE] + state.value[ERROR]) / max(unlike, 1e-9)
+
+    @property
+    def turnover(self) -> float:
+        """Share of what is known that every window replaces, lately: 0 where nothing changes.
+
+        The gain that the next window would have if it were no surprise, or the median of the
+        last 16 where that is less; 1/2 where fewer than two windows have been seen.
+        """
+        from eplb_np.forecast.state import ERROR, NOISE, RECENT, UPDATES
+
+        state = self._state
+        known = min(int(state.counts[UPDATES]), RECENT)
+        if known == 0:
+            return 0.5
+        error, noise = state.value[ERROR], state.value[NOISE]
+        return float(min(error / (error + noise), np.median(state.gain[:known])))
+
+    def expected(self) -> Expected:
+        """Return load, noise and turnover as they are now."""
+        return Expected(self.load, self.noise, self.turnover)
+
+    @property
+    def windows_used(self) -> float:
+        """Windows behind the estimate, in effect: after n windows of a steady load n, or nearly.
+
+        0 where none has been seen.
+        """
+        from eplb_np.forecast.state import GAIN
+
+        gain = float(self._state.value[GAIN])
+        return 1.0 / gain if gain > 0 else 0.0
+
+    @property
+    def switched(self) -> bool:
+        """Whether the last window was taken for a change of workload."""
+        from eplb_np.forecast.state import SWITCHED
+
+        return bool(self._state.counts[SWITCHED])
+
+    @property
+    def recalled(self) -> bool:
+        """Whether the last window was taken for the return of an earlier workload."""
+        from eplb_np.forecast.state import RECALLED
+
+        return bool(self._state.counts[RECALLED])
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return all that is remembered, to save it.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Copies, which `numpy.savez` takes as they are.
+        """
+        return {name: array.copy() for name, array in self._state._asdict().items()}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, ArrayLike]) -> LoadForecast:
+        """Return a forecast that goes on where another was saved, bit for bit.
+
+        Parameters
+        ----------
+        state : mapping of str to array_like
+            What `state_dict` returned. The arrays are copied.
+
+        Returns
+        -------
+        LoadForecast
+            Equal to the one that was saved.
+
+        Raises
+        ------
+        ValueError
+            If an array is missing, unknown, of another shape or dtype than that of ``level``
+            asks for, or holds what no forecast can hold.
+        """
+        shape = np.shape(as_array(state["level"], "level")) if "level" in state else (1, 1)
+        if len(shape) != 2:
+            raise ValueError(f"level has shape {shape}: give [layers, experts]")
+        forecast = cls(*shape)
+        _restore(forecast._state, state)
+        return forecast
+
+    @property
+    def _share(self) -> NDArray[np.float64]:
+        from eplb_np.forecast.state import USE_TREND
+
+        state = self._state
+        return state.ahead if state.counts[USE_TREND] else state.level
+
+
+def _restore(target: ForecastState, source: Mapping[str, ArrayLike]) -> None:
+    """Fill a state from saved arrays; kernels trust it, so nothing unsound may come in."""
+    from eplb_np.forecast.state import DOUBTED, NUM_STORED, PENDING, STORED
+
+    if source.keys() != target._asdict().keys():
+        missing = sorted(target._asdict().keys() - source.keys())
+        unknown = sorted(source.keys() - target._asdict().keys())
+        raise ValueError(
+            f"the state lacks {missing} and has unknown {unknown}: give what state_dict returned"
+        )
+    for name, array in target._asdict().items():
+        given: NDArray[Any] = as_array(source[name], name)
+        if given.shape != array.shape:
+            raise ValueError(
+                f"{name} has shape {given.shape}, but a state with level of shape "
+                f"{target.level.shape} needs {array.shape}"
+            )
+        if given.dtype != array.dtype:
+            raise ValueError(f"{name} has dtype {given.dtype}: give {array.dtype}")
+        if not np.isfinite(given).all() or (name not in SIGNED and (given < 0).any()):
+            sign = "" if name in SIGNED else " and not negative"
+            raise ValueError(f"{name} must be finite{sign}: the state is damaged")
+        array[...] = given
+    sound = {
+        "stored_order": sorted(target.stored_order.tolist()) == list(range(STORED)),
+        "counts": target.counts[NUM_STORED] <= STORED and target.counts[PENDING] <= DOUBTED,
+    }
+    for name, holds in sound.items():
+        if not holds:
+            raise ValueError(f"{name} = {getattr(target, name).tolist()}: the state is damaged")

@@ -1,0 +1,315 @@
+"""Whole groups on nodes, when a plan in use is mended: which node is whose, and who swaps.
+
+Letters: G groups, N nodes, D GPUs, E logical experts, P slots.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from eplb_np._numba.arrays import doubles, int_table, ints
+from eplb_np._numba.jit import allocator, kernel
+from eplb_np._numba.types import Doubles, Int, Ints
+from eplb_np.maps.maps import EMPTY
+
+
+class Regrouping(NamedTuple):
+    """Groups and nodes of one layer, and working memory."""
+
+    home: Ints  # [G] int64, node of each group
+    group_load: Doubles  # [G] float64
+    node_load: Doubles  # [N] float64
+    node_speed: Doubles  # [N] float64, speed of the node's active GPUs together
+    held_by: Ints  # [G, N] int64, replicas of each group on each node
+    num_homes: Ints  # [N] int64, groups of each node
+    logcnt: Ints  # [E] int64
+    placed: Ints  # [E] int64
+    gpu_load: Doubles  # [D] float64
+
+
+@allocator
+def make_regrouping(num_groups: Int, num_nodes: Int, num_gpus: Int, num_experts: Int) -> Regrouping:
+    """Allocate a `Regrouping`."""
+    return Regrouping(
+        ints(num_groups),
+        doubles(num_groups),
+        doubles(num_nodes),
+        doubles(num_nodes),
+        int_table(num_groups, num_nodes),
+        ints(num_nodes),
+        ints(num_experts),
+        ints(num_experts),
+        doubles(num_gpus),
+    )
+
+
+@kernel
+def find_homes(regrouping: Regrouping, phy2log: Ints, first_slot: Ints) -> None:
+    """Give each group the node that holds most of it, and each node equally many groups.
+
+    The group and node with most replicas in common come first, ties to the lower group, then to
+    the lower node. O(P + G**2 N) at worst, and O(P + G N) where groups are whole already.
+    """
+    num_groups, num_nodes = regrouping.held_by.shape
+    node_gpus = regrouping.gpu_load.shape[0] // num_nodes
+    group_size = regrouping.logcnt.shape[0] // num_groups
+    capacity = num_groups // num_nodes
+    held_by = regrouping.held_by
+    held_by[:] = 0
+    for n in range(num_nodes):
+        for slot in range(first_slot[n * node_gpus], first_slot[(n + 1) * node_gpus]):
+            if phy2log[slot] != EMPTY:
+                held_by[phy2log[slot] // group_size, n] += 1
+    regrouping.home[:] = -1
+    regrouping.num_homes[:] = 0
+    for k in range(num_groups):  # a group that is whole stays where it is, while there is room
+        holders = 0
+        node: Int = 0
+        for n in range(num_nodes):
+            if held_by[k, n] > 0:
+                holders += 1
+                node = n
+        if holders == 1 and regrouping.num_homes[node] < capacity:
+            regrouping.home[k] = node
+            regrouping.num_homes[node] += 1
+    while True:
+        most = -1
+        group: Int = -1
+        node = -1
+        for k in range(num_groups):
+            if regrouping.home[k] >= 0:
+                continue
+            for n in range(num_nodes):
+                if regrouping.num_homes[n] < capacity and held_by[k, n] > most:
+                    most = held_by[k, n]
+                    group = k
+                    node = n
+        if group < 0:
+            return
+        regrouping.home[group] = node
+        regrouping.num_homes[node] += 1
+
+
+@kernel
+def empty_foreign_slots(regrouping: Regrouping, phy2log: Ints, first_slot: Ints) -> None:
+    """Empty the slots that hold experts whose group has its home on another node. O(P)."""
+    num_groups, num_nodes = regrouping.held_by.shape
+    node_gpus = regrouping.gpu_load.shape[0] // num_nodes
+    group_size = regrouping.logcnt.shape[0] // num_groups
+    for n in range(num_nodes):
+        for slot in range(first_slot[n * node_gpus], first_slot[(n + 1) * node_gpus]):
+            e = phy2log[slot]
+            if e != EMPTY and regrouping.home[e // group_size] != n:
+                phy2log[slot] = EMPTY
+
+
+@kernel
+def weigh_groups_and_nodes(regrouping: Regrouping, weight: Doubles) -> None:
+    """Bring the loads of groups and nodes up to date. O(E)."""
+    num_groups = regrouping.group_load.shape[0]
+    group_size = weight.shape[0] // num_groups
+    regrouping.node_load[:] = 0.0
+    for k in range(num_groups):
+        total = 0.0
+        for e in range(k * group_size, (k + 1) * group_size):
+            total += weight[e]
+        regrouping.group_load[k] = total
+        regrouping.node_load[regrouping.home[k]] += total
+
+
+@kernel
+def swap_groups(
+    regrouping: Regrouping,
+    phy2log: Ints,
+    first_slot: Ints,
+    size: Ints,
+    weight: Doubles,
+    price: float,
+    tolerated: float,
+    budget: Ints,
+) -> None:
+    """Swap groups between nodes while that pays for all replicas that must be fetched.
+
+    ``weight`` [E] float64 in units of the mean GPU time; ``price`` is what one fetch must
+    shorten the slowest node's time by, and a time of ``tolerated`` or less is let be; ``budget``
+    [D + 1] int64 is charged. The slots that a group leaves go to the one that comes.
+    """
+    group_size = weight.shape[0] // regrouping.home.shape[0]
+    for _ in range(regrouping.home.shape[0]):
+        longest, gain, a, b = _best_group_swap(regrouping)
+        if a < 0 or longest <= tolerated or gain <= price * 2 * group_size:
+            return
+        num_slots = _affordable_slots(regrouping, phy2log, first_slot, size, a, b, budget)
+        if num_slots == 0 or gain <= price * num_slots:
+            return
+        for g in range(size.shape[0]):
+            for slot in range(first_slot[g], first_slot[g] + size[g]):
+                if phy2log[slot] != EMPTY and phy2log[slot] // group_size in (a, b):
+                    budget[g] -= 1
+        budget[size.shape[0]] -= num_slots
+        home = regrouping.home[a]
+        away = regrouping.home[b]
+        _refill(regrouping, phy2log, first_slot, size, home, a, b, weight)
+        _refill(regrouping, phy2log, first_slot, size, away, b, a, weight)
+        regrouping.home[a] = away
+        regrouping.home[b] = home
+        weigh_groups_and_nodes(regrouping, weight)
+
+
+@kernel
+def _best_group_swap(regrouping: Regrouping) -> tuple[float, float, Int, Int]:
+    """Swap of a group of the slowest node with one elsewhere.
+
+    Returns the slowest node's time, how much shorter the swap makes it, and the two groups, -1
+    where no swap does.
+    """
+    node_load = regrouping.node_load
+    node_speed = regrouping.node_speed
+    num_nodes = node_load.shape[0]
+    slowest: Int = 0
+    for n in range(1, num_nodes):
+        if node_load[n] / node_speed[n] > node_load[slowest] / node_speed[slowest]:
+            slowest = n
+    longest = node_load[slowest] / node_speed[slowest]
+    best = longest
+    found = (-1, -1)
+    for a in range(regrouping.home.shape[0]):
+        if regrouping.home[a] != slowest:
+            continue
+        for b in range(regrouping.home.shape[0]):
+            n = regrouping.home[b]
+            if n == slowest:
+                continue
+            excess = regrouping.group_load[a] - regrouping.group_load[b]
+            time = max(
+                (node_load[slowest] - excess) / node_speed[slowest],
+                (node_load[n] + excess) / node_speed[n],
+            )
+            for other in range(num_nodes):
+                if other not in (slowest, n):
+                    time = max(time, node_load[other] / node_speed[other])
+            if time < best:
+                best = time
+                found = (a, b)
+    return longest, longest - best, found[0], found[1]
+
+
+@kernel
+def _affordable_slots(
+    regrouping: Regrouping,
+    phy2log: Ints,
+    first_slot: Ints,
+    size: Ints,
+    a: Int,
+    b: Int,
+    budget: Ints,
+) -> Int:
+    """Slots of two groups, or 0 where they may not swap.
+
+    That is where one's are too few for the other, or the budget for both, or where slots are
+    empty: those are filled first.
+    """
+    group_size = regrouping.logcnt.shape[0] // regrouping.home.shape[0]
+    slots_of_a = 0
+    slots_of_b = 0
+    for g in range(size.shape[0]):
+        here = 0
+        for slot in range(first_slot[g], first_slot[g] + size[g]):
+            if phy2log[slot] == EMPTY:
+                return 0
+            group = phy2log[slot] // group_size
+            slots_of_a += group == a
+            slots_of_b += group == b
+            here += group in (a, b)
+        if here > max(budget[g], 0):
+            return 0
+    if min(slots_of_a, slots_of_b) < group_size or slots_of_a + slots_of_b > budget[size.shape[0]]:
+        return 0
+    return slots_of_a + slots_of_b
+
+
+@kernel
+def _refill(
+    regrouping: Regrouping,
+    phy2log: Ints,
+    first_slot: Ints,
+    size: Ints,
+    node: Int,
+    old_group: Int,
+    new_group: Int,
+    weight: Doubles,
+) -> None:
+    """Give a node's slots of one group to the experts of another.
+
+    One replica of each expert, the rest by Adams' rule, the heaviest to the GPU that has least.
+    """
+    group_size = weight.shape[0] // regrouping.home.shape[0]
+    node_gpus = size.shape[0] // regrouping.node_load.shape[0]
+    first: Int = new_group * group_size
+    logcnt = regrouping.logcnt
+    placed = regrouping.placed
+    gpu_load = regrouping.gpu_load
+    logcnt[:] = 0
+    for g in range(node * node_gpus, (node + 1) * node_gpus):
+        for slot in range(first_slot[g], first_slot[g] + size[g]):
+            if phy2log[slot] != EMPTY:
+                logcnt[phy2log[slot]] += 1
+    num_slots = 0
+    for g in range(node * node_gpus, (node + 1) * node_gpus):
+        gpu_load[g] = 0.0
+        for slot in range(first_slot[g], first_slot[g] + size[g]):
+            e = phy2log[slot]
+            if e == EMPTY:
+                continue
+            if e // group_size == old_group:
+                phy2log[slot] = EMPTY
+                num_slots += 1
+            else:
+                gpu_load[g] += weight[e] / logcnt[e]
+    for e in range(first, first + group_size):
+        logcnt[e] = 1
+        placed[e] = 0
+    for _ in range(num_slots - group_size):
+        neediest: Int = first
+        for e in range(first + 1, first + group_size):
+            if weight[e] * logcnt[neediest] > weight[neediest] * logcnt[e]:
+                neediest = e
+        logcnt[neediest] += 1
+    for _ in range(num_slots):
+        heaviest: Int = -1
+        for e in range(first, first + group_size):
+            if placed[e] < logcnt[e] and (
+                heaviest < 0 or weight[e] / logcnt[e] > weight[heaviest] / logcnt[heaviest]
+            ):
+                heaviest = e
+        lightest, opening = _lightest_opening(regrouping, phy2log, first_slot, size, node, heaviest)
+        phy2log[opening] = heaviest
+        placed[heaviest] += 1
+        gpu_load[lightest] += weight[heaviest] / logcnt[heaviest]
+
+
+@kernel
+def _lightest_opening(
+    regrouping: Regrouping, phy2log: Ints, first_slot: Ints, size: Ints, node: Int, e: Int
+) -> tuple[Int, Int]:
+    """GPU and empty slot on the lightest GPU, one without expert ``e`` if there is any."""
+    node_gpus = size.shape[0] // regrouping.node_load.shape[0]
+    gpu_load = regrouping.gpu_load
+    best: Int = -1
+    best_slot: Int = -1
+    best_holds = True
+    for g in range(node * node_gpus, (node + 1) * node_gpus):
+        opening: Int = -1
+        holds = False
+        for slot in range(first_slot[g], first_slot[g] + size[g]):
+            if phy2log[slot] == EMPTY and opening < 0:
+                opening = slot
+            holds = holds or phy2log[slot] == e
+        if opening < 0:
+            continue
+        lighter = best < 0 or (holds == best_holds and gpu_load[g] < gpu_load[best])
+        if lighter or (best_holds and not holds):
+            best = g
+            best_slot = opening
+            best_holds = holds
+    return best, best_slot

@@ -1,0 +1,170 @@
+"""From what is expected and a plan in use to changed maps, at the right price for a fetch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eplb_np._numba.threads import choose_num_threads, for_each_block
+from eplb_np.forecast import Expected
+from eplb_np.maps.maps import Maps
+from eplb_np.mending.limits import MoveLimits, fetch_budget
+from eplb_np.moves.fetches import UNLIMITED, fetched_slots
+from eplb_np.plan import Plan
+from eplb_np.topology import Topology
+
+FETCH_PRICE = 5.5
+"""Default price of a fetch: this times the turnover K, in units of tau / D. One fetch must shrink
+the sum of the exponentials by 5.5 K of the part that an average GPU has in it. Why these units:
+tau, because a gain that drowns in noise is not worth a move; 1 / D, because a fetch keeps one of D
+GPUs busy; K, because what is known is replaced at that rate, and with it the worth of a move is
+lost. Why 5.5: chosen on development traces, where 4 to 7 hardly differ in balance."""
+
+LEAST_SURCHARGE = 2.0**-14
+"""Where the search begins for what must come on top of the price so that the fetches fit a total;
+in units of the largest excess of a layer over its mean, at which hardly anything pays. So little
+hardly adds to the price that follows from the noise."""
+
+SURCHARGE_ROUNDS = 8
+"""Each halves the range of the search's logarithm: 8 of them leave 2**(14 / 256), or 4 %."""
+
+SURCHARGES_PER_GPU = 2.0 ** -np.arange(5.0, 13.0)
+"""What is tried on top of the price where GPUs have used up their fetches, in the same unit. On
+development traces the best was among these wherever there was something to gain."""
+
+
+def mend_maps(
+    expected: Expected,
+    in_use: NDArray[np.integer[Any]],
+    topology: Topology,
+    limits: MoveLimits,
+    num_threads: int | None = None,
+) -> Maps:
+    """Mend the plan ``in_use`` [L, P] for the coming window; checked arguments only."""
+    mending = _Mending(expected, in_use, topology, limits, num_threads)
+    maps = mending.at_price(limits.price)
+    if not mending.fits_total(maps):
+        return _share_out_total(mending)
+    if mending.uses_up_a_gpu(maps):
+        return _share_out_per_gpu(mending, maps)
+    return maps
+
+
+class _Mending:
+    """One plan in use that is to be mended, all seats given: at what price is left open."""
+
+    def __init__(
+        self,
+        expected: Expected,
+        in_use: NDArray[np.integer[Any]],
+        topology: Topology,
+        limits: MoveLimits,
+        num_threads: int | None,
+    ) -> None:
+        from eplb_np.mending.layers import repair_layers
+
+        num_layers = len(in_use)
+        self.expected = expected
+        self.load = np.asarray(expected.load, np.float64)
+        self.topology = topology
+        self.limits = limits
+        self.sizes = (*topology.packed_groups_and_nodes, topology.gpus)
+        self.held = np.array(in_use, np.int64, order="C")
+        self.repaired = self.held.copy()
+        self.budget = fetch_budget(limits, topology.num_gpus)
+        self.excess = np.empty(num_layers)  # load of the slowest GPU above the mean
+        repair_layers(self.load, *self.sizes, self.budget, self.repaired, self.excess)
+        self.num_threads = choose_num_threads(num_threads, num_layers, topology.num_replicas)
+
+    def at_price(self, price: float) -> Maps:
+        """Mend within all limits but the total."""
+        budget = self.budget.copy()
+        budget[-1] = UNLIMITED
+        return self._mend(price, budget, shared=self.limits.per_gpu is not None)
+
+    def within_total(self, price: float) -> Maps:
+        """Mend within all limits, until the total is used up."""
+        return self._mend(price, self.budget.copy(), shared=True)
+
+    def fits_total(self, maps: Maps) -> bool:
+        """Whether no more is fetched than the total allows."""
+        return (
+            self.limits.total is None
+            or fetched_slots(self.held, maps.phy2log).sum() <= self.limits.total
+        )
+
+    def uses_up_a_gpu(self, maps: Maps) -> bool:
+        """Whether some GPU fetches as many replicas as it may; not where none may fetch any."""
+        if not self.limits.per_gpu:
+            return False
+        gpu = self.topology.gpu_of_slot[np.nonzero(fetched_slots(self.held, maps.phy2log))[1]]
+        fetches = np.bincount(gpu, minlength=self.topology.num_gpus)
+        return bool((fetches >= self.limits.per_gpu).any())
+
+    def expected_time(self, maps: Maps) -> float:
+        """Time of all layers with these maps, were the loads as expected."""
+        plan = Plan(maps.phy2log, maps.phyrank, self.topology, "refined")
+        return float(plan.gpu_time(self.expected.load).max(axis=1).sum())
+
+    def _mend(self, price: float, budget: NDArray[np.int64], *, shared: bool) -> Maps:
+        """Mend every layer; those that share a budget one after the other, the least even first."""
+        from eplb_np.mending.layers import Stakes, mend_layers
+
+        load, noise, turnover = self.load, self.expected.noise, self.expected.turnover
+        num_layers, num_slots = self.held.shape
+        maps = Maps(
+            self.repaired.copy(), np.empty((num_layers, num_slots), np.int64),
+            np.empty(load.shape, np.int64),
+        )  # fmt: skip
+        order = np.argsort(-self.excess, kind="stable") if shared else np.arange(num_layers)
+        stakes = Stakes(noise, price, FETCH_PRICE * turnover, self.limits.tolerance)
+
+        def mend(start: int, stop: int) -> None:
+            mend_layers(
+                load, *self.sizes, order[start:stop], stakes,
+                budget if shared else budget.copy(), self.held, maps,
+            )  # fmt: skip
+
+        for_each_block(mend, num_layers, num_slots, 1 if shared else self.num_threads)
+        return maps
+
+
+def _share_out_total(mending: _Mending) -> Maps:
+    """Mend at the least price, found by bisection, at which no more pays than the total allows.
+
+    One price for all layers shares a total out: no fetch is made in one layer while it would gain
+    more in another (Everett's generalized Lagrange multipliers, 1963). Layers that took turns
+    would leave nothing for the last, and the first would spend it on their last, least gains.
+    """
+    price = mending.limits.price
+    most = float(mending.excess.max())
+    maps = mending.at_price(price + most)
+    if not mending.fits_total(maps):  # what has no price: seats, empty slots, doubled replicas
+        return mending.within_total(price + most)
+    too_low, enough = most * LEAST_SURCHARGE, most
+    for _ in range(SURCHARGE_ROUNDS):
+        surcharge = float(np.sqrt(too_low * enough))
+        mended = mending.at_price(price + surcharge)
+        if mending.fits_total(mended):
+            maps, enough = mended, surcharge
+        else:
+            too_low = surcharge
+    return maps
+
+
+def _share_out_per_gpu(mending: _Mending, maps: Maps) -> Maps:
+    """Mend at the price, of some, at which the layers are expected to take the least time.
+
+    Every GPU has fetches of its own, which the layers spend in turn; ``maps`` is what comes of
+    that. At a higher price the first layers make only those that gain much, and leave the others
+    to those behind. No single price is right for all GPUs, so what comes out must decide.
+    """
+    least = mending.expected_time(maps)
+    for surcharge in mending.excess.max() * SURCHARGES_PER_GPU:
+        mended = mending.at_price(mending.limits.price + surcharge)
+        time = mending.expected_time(mended)
+        if time < least:
+            maps, least = mended, time
+    return maps

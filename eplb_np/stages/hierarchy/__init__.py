@@ -1,0 +1,1 @@
+"""The whole plan of a layer: groups to nodes, replicas within nodes, replicas to GPUs."""

@@ -1,0 +1,1 @@
+"""Balanced packing: LPT into packs of equal size."""

@@ -1,0 +1,129 @@
+"""Balanced packing: LPT into packs of equal size, then a bounded number of refining swaps.
+
+Letters: n items, m packs, cap = n / m items in each.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from eplb_np._numba.arrays import floats, ints
+from eplb_np._numba.jit import allocator, entry, kernel
+from eplb_np._numba.types import Floats, Int, Ints
+from eplb_np.stages.decisions import NEVER, at, key_index, key_load, lightest_first
+from eplb_np.stages.priority_queue.cpu import build_tree, num_leaves, replay_leaf
+from eplb_np.stages.refinement.cpu import refine_packs
+from eplb_np.stages.sorting.cpu import HISTOGRAM_SIZE, sort_descending
+
+
+class PackScratch(NamedTuple):
+    """Working memory for packing up to n items into up to m packs."""
+
+    order: Ints  # [n] int64, items by descending weight
+    keys: Ints  # [n] int64
+    spare: Ints  # [n] int64
+    histogram: Ints  # [HISTOGRAM_SIZE] int64
+    load: Floats  # [m] float32, load of each pack
+    size: Ints  # [m] int64, items in each pack
+    tree: Ints  # [2 * leaves(m)] int64, winner tree of the packs
+
+
+@allocator
+def make_pack_scratch(num_items: Int, num_packs: Int) -> PackScratch:
+    """Allocate a `PackScratch`, once per call and not per layer."""
+    return PackScratch(
+        ints(num_items),
+        ints(num_items),
+        ints(num_items),
+        ints(HISTOGRAM_SIZE),
+        floats(num_packs),
+        ints(num_packs),
+        ints(2 * num_leaves(num_packs)),
+    )
+
+
+@kernel
+def longest_processing_time(
+    weight: Floats,
+    order: Ints,
+    num_packs: Int,
+    pack: Ints,
+    rank: Ints,
+    members: Ints,
+    size: Ints,
+    tree: Ints,
+) -> None:
+    """Give the items, in ``order``, each to the lightest pack that is not full.
+
+    ``weight`` [n] float32, ``order`` [n] the items by descending weight; out: ``pack`` [n],
+    ``rank`` [n], ``members`` [m * cap] the items of each pack as they came; scratch:
+    ``size`` [m], ``tree`` [2 * leaves(m)]. O(n log m).
+    """
+    num_items = weight.shape[0]
+    capacity = num_items // num_packs
+    leaves = num_leaves(num_packs)
+    # As long as items weigh something, the first m of them find one empty pack after the other.
+    started = 0
+    while started < num_packs and weight[order[started]] > 0:
+        item = order[started]
+        pack[item] = started
+        rank[item] = 0
+        members[started * capacity] = item
+        size[started] = 1
+        tree[leaves + started] = lightest_first(weight[item], started)
+        started += 1
+    for p in range(started, num_packs):
+        size[p] = 0
+        tree[leaves + p] = lightest_first(np.float32(0), p)
+    for p in range(num_packs, leaves):
+        tree[leaves + p] = NEVER
+    build_tree(tree, leaves)
+    lightest = tree[1]
+    for i in range(started, num_items):
+        item = order[i]
+        chosen = key_index(lightest)
+        held = size[chosen]
+        pack[at(item)] = chosen
+        rank[at(item)] = held
+        members[at(chosen * capacity + held)] = item
+        size[chosen] = held + 1
+        key = lightest_first(key_load(lightest) + weight[at(item)], chosen)
+        if held + 1 == capacity:
+            key = NEVER
+        lightest = replay_leaf(tree, leaves, chosen, key)
+
+
+@kernel
+def pack_sorted(
+    weight: Floats, num_packs: Int, refine_steps: Int, pack: Ints, rank: Ints, scratch: PackScratch
+) -> None:
+    """Pack one layer's items, whose order by descending weight is in ``scratch.order``.
+
+    With one item for each pack the order does not matter: item i goes to pack i.
+    """
+    num_items = weight.shape[0]
+    if num_items == num_packs:
+        for i in range(num_items):
+            pack[i] = i
+            rank[i] = 0
+        return
+    members = scratch.keys  # the sort is done with its keys
+    longest_processing_time(
+        weight, scratch.order, num_packs, pack, rank, members, scratch.size, scratch.tree
+    )
+    refine_packs(weight, num_packs, refine_steps, pack, rank, members, scratch.load)
+
+
+@entry
+def pack_layers(
+    weight: Floats, num_packs: Int, refine_steps: Int, pack_index: Ints, rank_in_pack: Ints
+) -> None:
+    """Pack every row of ``weight`` [X, n]; out: ``pack_index``, ``rank_in_pack`` [X, n] int64."""
+    num_layers, num_items = weight.shape
+    scratch = make_pack_scratch(num_items, num_packs)
+    for i in range(num_layers):
+        row = weight[i]
+        sort_descending(row, scratch.order, scratch.keys, scratch.spare, scratch.histogram)
+        pack_sorted(row, num_packs, refine_steps, pack_index[i], rank_in_pack[i], scratch)

@@ -1,0 +1,1 @@
+"""Who is next: the smallest of many keys, after every change of one of them."""

@@ -1,0 +1,1 @@
+"""Bounded refinement: a few swaps between the heaviest and the lightest pack."""

@@ -1,0 +1,1 @@
+"""Replica allocation: how many replicas each logical expert gets."""

@@ -1,0 +1,1 @@
+"""Stable sort of loads, heaviest first."""

@@ -1,0 +1,49 @@
+"""Compile everything before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+
+from eplb_np.planning import make_plan
+from eplb_np.policies import POLICIES, PolicyName, check_policy
+from eplb_np.published import balanced_packing, rebalance_experts, replicate_experts
+
+
+def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
+    """Make the kernels ready, from the disk cache or by compiling.
+
+    A server calls this before it takes work, so that its first plan is as fast as all others.
+    Calling it again, or from several threads at once, does nothing more.
+
+    Parameters
+    ----------
+    policies : sequence of {"hybrid", "deepseek", "refined"}, optional
+        Policies that will be used; by default all. The refined one's kernels are made ready
+        for planning from scratch, from a history and by mending.
+
+    Raises
+    ------
+    ValueError
+        If a policy is unknown.
+
+    Notes
+    -----
+    Takes about a second where the cache holds this version's kernels. Compiling takes several,
+    and the refined policy alone takes longer than all others.
+    """
+    for policy in policies:
+        check_policy(policy)
+    load = np.ones((1, 2))
+    for policy in policies:
+        rebalance_experts(load, 4, 2, 1, 2, policy=policy)
+        rebalance_experts(np.ones((8, 2)), 4, 2, 1, 2, policy=policy)  # nodes in lockstep
+    history = np.ones((2, 1, 2))  # the forecast
+    for policy in policies:
+        plan = make_plan(history, num_replicas=4, num_gpus=2, policy=policy)
+        if POLICIES[policy].mender is not None:
+            make_plan(history, current=plan, policy=policy).moves_from(plan)
+    replicate_experts(load, 3)
+    balanced_packing(load, 1)
