@@ -1,6 +1,9 @@
 """Machine code on disk: used where it is sound, and never in the way."""
 
+import gc
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import numba
 import pytest
@@ -121,21 +124,24 @@ def test_other_circumstances_make_another_file(target, name, value, folder, monk
     assert len(list(folder.iterdir())) == 2
 
 
-def function_of(module, qualname, added):
+def function_of(module, qualname, added, monkeypatch):
     """``function(x)`` as another file or class may have one of that name, adding something else."""
     namespace = {"__name__": module}
     exec(f"def function(x):\n    return x + {added}\n", namespace)
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))  # Numba imports it on loading
     namespace["function"].__qualname__ = qualname
     return namespace["function"]
 
 
 @pytest.mark.parametrize(
-    "other", [("here.too", "function"), ("here", "other.function")], ids=["module", "qualname"]
+    "other", [("here_too", "function"), ("here", "other.function")], ids=["module", "qualname"]
 )
-def test_functions_of_one_name_are_not_served_each_others_code(other, folder):
-    first, second = function_of("here", "function", 1), function_of(*other, 100)
+def test_functions_of_one_name_are_not_served_each_others_code(other, folder, monkeypatch):
+    first = function_of("here", "function", 1, monkeypatch)
+    second = function_of(*other, 100, monkeypatch)
     assert run_kernel(first) == (42, False)
     assert run_kernel(second) == (141, False)
+    gc.collect()
     assert run_kernel(first) == (42, True)
     assert run_kernel(second) == (141, True)
 
