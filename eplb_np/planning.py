@@ -13,7 +13,7 @@ from eplb_np._arguments import as_size, check_is
 from eplb_np._loads.host import as_history
 from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.maps.maps import Maps
-from eplb_np.mending.limits import MoveLimits, check_limits
+from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.policies import POLICIES, Device, PolicyName, check_policy, function_named
 from eplb_np.topology import Topology
@@ -128,23 +128,24 @@ def make_plan(
         load = as_host_load(load)
     history = as_history(load, "load")
     num_layers, num_experts = history.shape[1:]
-    sizes = _sizes(
-        num_experts, topology, num_replicas, num_gpus, num_nodes, num_groups, gpu_slots,
-        gpu_speeds, active_gpus, current,
-    )  # fmt: skip
-    check_policy(policy, sizes)
+    sizes = {
+        "num_replicas": num_replicas, "num_gpus": num_gpus, "num_nodes": num_nodes,
+        "num_groups": num_groups, "gpu_slots": gpu_slots, "gpu_speeds": gpu_speeds,
+    }  # fmt: skip
+    topology = _topology_of(num_experts, topology, sizes, active_gpus, current)
+    check_policy(policy, topology)
     check_limits(limits)
     if current is not None:
-        check_current(current, num_layers, sizes, policy)
+        check_current(current, num_layers, topology, policy)
         dtype = current.dtype if dtype is None else dtype
         moe_layer_ids = current.moe_layer_ids if moe_layer_ids is None else moe_layer_ids
     elif limits is not None:
         raise ValueError("limits of moves are given, but no plan to move from: give current")
     ids = range(num_layers) if moe_layer_ids is None else moe_layer_ids
     wanted = Wanted(
-        sizes,
+        topology,
         policy,
-        limits or MoveLimits(),
+        limits or NO_LIMITS,
         as_integer_type(np.int64 if dtype is None else dtype),
         check_layer_ids(ids, num_layers),
     )
@@ -203,8 +204,10 @@ def check_device(device: str, policy: str, mends: bool) -> None:
     """Raise ``ValueError`` for an unknown device, or a GPU for what only the CPU plans."""
     if device not in ("cpu", "cuda", "auto"):
         raise ValueError(f"device={device!r} is unknown: give one of 'cpu', 'cuda', 'auto'")
+    if device != "cuda":
+        return
     check_policy(policy)
-    if device == "cuda" and (mends or "cuda" not in POLICIES[policy].planners):
+    if mends or "cuda" not in POLICIES[policy].planners:
         raise ValueError(
             f"policy={policy!r}{' with a current plan' if mends else ''} plans on the CPU only: "
             "give device='cpu' or 'auto', or another policy"
@@ -212,7 +215,11 @@ def check_device(device: str, policy: str, mends: bool) -> None:
 
 
 def _make_maps_on(
-    device: str, weight: NDArray[np.float32], sizes: Topology, policy: str, num_threads: int | None
+    device: str,
+    weight: NDArray[np.float32],
+    topology: Topology,
+    policy: str,
+    num_threads: int | None,
 ) -> tuple[Maps, Device]:
     """Plan on the device that was asked for, and say on which it was."""
     gpu_planner = POLICIES[policy].planners.get("cuda")
@@ -220,42 +227,35 @@ def _make_maps_on(
         from eplb_np._cuda.device import DeviceError
 
         try:
-            return function_named(gpu_planner)(weight, sizes, policy, num_threads), "cuda"
+            return function_named(gpu_planner)(weight, topology, policy, num_threads), "cuda"
         except DeviceError:
             if device == "cuda":
                 raise
-    return make_maps(weight, sizes, policy, num_threads), "cpu"
+    return make_maps(weight, topology, policy, num_threads), "cpu"
 
 
-def _sizes(
+def _topology_of(
     num_experts: int,
     topology: Topology | None,
-    num_replicas: int | None,
-    num_gpus: int | None,
-    num_nodes: int,
-    num_groups: int,
-    gpu_slots: Sequence[int] | None,
-    gpu_speeds: Sequence[float] | None,
+    sizes: dict[str, Any],
     active_gpus: Sequence[int] | None,
     current: Plan | None,
 ) -> Topology:
-    """Sizes of the deployment, from whatever way they were given."""
-    named = (num_replicas, num_gpus, gpu_slots, gpu_speeds)
-    if (num_nodes, num_groups) == (1, 1) and all(size is None for size in named):
+    """Topology of the deployment, from whatever way it was given."""
+    if sizes["num_nodes"] == sizes["num_groups"] == 1 and all(
+        sizes[name] is None for name in ("num_replicas", "num_gpus", "gpu_slots", "gpu_speeds")
+    ):
         if topology is None and current is not None:
             topology = current.topology
     elif topology is not None:
         raise ValueError("both a topology and sizes are given: give one or the other")
     if topology is None:
-        if num_replicas is None or num_gpus is None:
+        if sizes["num_replicas"] is None or sizes["num_gpus"] is None:
             raise ValueError(
-                f"num_replicas={num_replicas} and num_gpus={num_gpus}: "
+                f"num_replicas={sizes['num_replicas']} and num_gpus={sizes['num_gpus']}: "
                 "give both, or a Topology in their place"
             )
-        return Topology(
-            num_experts, num_replicas, num_gpus, num_nodes, num_groups, gpu_slots, gpu_speeds,
-            active_gpus,
-        )  # fmt: skip
+        return Topology(num_experts, active_gpus=active_gpus, **sizes)
     check_is("topology", topology, Topology, "give sizes by name, as in num_replicas=288")
     if topology.num_experts != num_experts:
         raise ValueError(

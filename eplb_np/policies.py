@@ -7,6 +7,7 @@ no kernel is loaded before it is needed.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
@@ -54,6 +55,7 @@ POLICIES: dict[str, Policy] = {
 }
 
 
+@functools.cache
 def function_named(name: str) -> Callable[..., Any]:
     """Import the function that a row names as ``"module:function"``."""
     module, _, function = name.partition(":")

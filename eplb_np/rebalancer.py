@@ -15,7 +15,7 @@ from eplb_np._arguments import as_size, check_is
 from eplb_np._files.archive import ArchiveFormat
 from eplb_np._loads.host import as_load
 from eplb_np.forecast import Expected, LoadForecast
-from eplb_np.mending.limits import MoveLimits, check_limits
+from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
 from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.planning import Wanted, as_integer_type, check_current, check_is_plan, plan_next
@@ -127,7 +127,7 @@ class Rebalancer:
         self._num_layers = as_size("num_layers", layers)  # type: ignore[arg-type]
         self._topology = topology
         self._current: Plan | None = None
-        self._limits = limits or MoveLimits()
+        self._limits = limits or NO_LIMITS
         if current is not None:
             self.use(current)
             dtype = current.dtype if dtype is None else dtype

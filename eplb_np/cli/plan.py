@@ -21,7 +21,7 @@ from eplb_np._files.reading import suffix_of
 from eplb_np.cli.errors import OneLineError
 from eplb_np.io.loads import RecordedLoad, read_loads, select_moe_layers
 from eplb_np.plan import PLAN_FILE, Plan
-from eplb_np.policies import POLICIES, PolicyName
+from eplb_np.policies import POLICIES, PolicyName, check_policy
 
 SHIPPED = "synthetic, like DeepSeek-V3"
 
@@ -52,13 +52,29 @@ class Summary:
     output: str | None
 
 
+def _known_policy(context: click.Context, option: click.Parameter, name: str) -> str:
+    """Look the policy up when the command runs: the table may have grown by then."""
+    try:
+        check_policy(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return name
+
+
 @click.command("plan")
 @click.argument("loads", required=False, type=click.Path(path_type=Path))
 @click.option("--replicas", default=288, show_default=True, help="Physical experts of a layer.")
 @click.option("--gpus", default=32, show_default=True, help="GPUs.")
 @click.option("--nodes", default=1, show_default=True, help="Nodes; divides the GPUs.")
 @click.option("--groups", default=1, show_default=True, help="Expert groups; divides the experts.")
-@click.option("--policy", type=click.Choice(tuple(POLICIES)), default="hybrid", show_default=True)
+@click.option(
+    "--policy",
+    default="hybrid",
+    show_default=True,
+    help=f"One of {', '.join(POLICIES)}.",
+    callback=_known_policy,
+    shell_complete=lambda context, option, typed: [p for p in POLICIES if p.startswith(typed)],
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Plan file: .json or .npz.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def plan_loads(

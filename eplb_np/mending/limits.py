@@ -52,6 +52,9 @@ class MoveLimits:
             object.__setattr__(self, name, as_amount(name, getattr(self, name)))
 
 
+NO_LIMITS = MoveLimits()
+
+
 def check_limits(limits: MoveLimits | None) -> None:
     """Raise ``ValueError`` where something else than limits of moves is given."""
     if limits is not None:
