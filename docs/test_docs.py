@@ -30,9 +30,13 @@ def test_api_reference_has_every_public_name_and_no_other() -> None:
     assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs"])
-def test_links_to_files_lead_somewhere(page: str) -> None:
-    sources = sorted(DOCS.glob("*.md")) if page == "docs" else [ROOT / page]
+PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/studies/*.md"]
+
+
+@pytest.mark.parametrize("pages", PAGES)
+def test_links_to_files_lead_somewhere(pages: str) -> None:
+    sources = sorted(ROOT.glob(pages))
+    assert sources
     for source in sources:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", source.read_text()):
             assert (source.parent / target).exists(), f"{source.name} links to {target}"

@@ -1,6 +1,6 @@
 """How balanced the policies' plans are, and what is the best that any plan could be.
 
-    python docs/policies.py [LOADS ...]
+    python docs/studies/policies.py [LOADS ...]
 
 LOADS are files as `eplb-np plan` reads them; without any, it is the load that ships with the
 package. GPU balancedness on the load that was planned from, mean over the files. The last two

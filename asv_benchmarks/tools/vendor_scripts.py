@@ -1,6 +1,6 @@
 """Give the published dashboard its own copies of the scripts that its page loads from the web.
 
-    python asv_benchmarks/vendor_scripts.py
+    python asv_benchmarks/tools/vendor_scripts.py
 
 Run after ``asv publish``, which writes the page anew. Without them the page is blank wherever
 it is read offline, from a disk, or behind a firewall.
@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-HTML = Path(__file__).parent / "html"
+HTML = Path(__file__).parents[1] / "html"
 FOLDER = "vendor"
 
 

@@ -1,6 +1,6 @@
 """What the parts of the hybrid policy do to balancedness.
 
-    python docs/ablation.py [LOADS ...]
+    python docs/studies/ablation.py [LOADS ...]
 
 Plans every deployment in four ways, composed from the public stages: replicas allocated by Adams'
 quotient alone or with the Sainte-Lague tail, packed without refinement or with it. LOADS are files

@@ -1,6 +1,6 @@
 """Draw the pictures of `production.md`, from the synthetic traces of `replays.py`.
 
-    python docs/pictures.py [FOLDER]
+    python docs/studies/pictures.py [FOLDER]
 
 Writes SVG files into FOLDER, by default `docs/pictures`. The same Matplotlib writes the same
 bytes. Backgrounds are transparent, and all colours can be told apart on white and on black.
@@ -188,7 +188,7 @@ def draw_all(profiles: NDArray[np.float64], num_windows: int = 64) -> dict[str, 
 
 def main(arguments: Sequence[str]) -> None:
     """Write the pictures."""
-    folder = Path(arguments[0]) if arguments else Path(__file__).parent / "pictures"
+    folder = Path(arguments[0]) if arguments else Path(__file__).parents[1] / "pictures"
     folder.mkdir(exist_ok=True)
     figures = draw_all(read_profiles(None))
     with mpl.rc_context(STYLE):

@@ -1,6 +1,6 @@
 """Look at the published dashboard in a real browser that cannot reach the web.
 
-    python asv_benchmarks/check_dashboard.py [--screenshots FOLDER]
+    python asv_benchmarks/tools/check_dashboard.py [--screenshots FOLDER]
 
 Opens the grid of all benchmarks, the list of them, and the page of one, and fails unless each
 draws what it is for, without an error in the console and without asking another host for
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-HTML = Path(__file__).parent / "html"
+HTML = Path(__file__).parents[1] / "html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless",

@@ -1,7 +1,7 @@
 """What planning from history and mending give on traces, against planning anew, and the ceiling.
 
-    python docs/replays.py [--loads FOLDER] [--seeds 5] [--windows 64] [--traces ramps]
-    python docs/replays.py --lost-gpu | --speeds [--loads FOLDER]
+    python docs/studies/replays.py [--loads FOLDER] [--seeds 5] [--windows 64] [--traces ramps]
+    python docs/studies/replays.py --lost-gpu | --speeds [--loads FOLDER]
 
 Draws traces of four scenarios around some workloads, the recorded loads in FOLDER (files as
 `eplb-np plan` reads them) or, without it, synthetic ones, and replays them on three deployments.
