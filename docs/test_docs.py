@@ -107,8 +107,8 @@ def test_replays_print_a_row_for_each_trace_and_deployment(
 def test_what_a_lost_gpu_takes_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     replays.print_lost_gpu(few_profiles)
     rows = capsys.readouterr().out.splitlines()[2:]
-    assert len(rows) == 5 * 4 + 1  # one stays hierarchical; with one layer no total is in the way
-    assert sum("lost, seats only" in row for row in rows) == 4
+    assert len(rows) == 5 * 4 + 1  # one stays hierarchical; with one layer, no total binds
+    assert sum("lost, repaired only" in row for row in rows) == 4
 
 
 @needs_jit
