@@ -1,12 +1,12 @@
 """What the parts of the hybrid policy do to balancedness.
 
-    python docs/ablation.py [LOADS ...]
+    python docs/studies/ablation.py [LOADS ...]
 
 Plans every deployment in four ways, composed from the public stages: replicas allocated by Adams'
 quotient alone or with the Sainte-Lague tail, packed without refinement or with it. LOADS are files
-as `eplb-np plan` reads them; without any, it is the load that ships with the package.
+that `eplb-np plan` can read; by default, the load that ships with the package.
 
-Balancedness is on the load that was planned from, and its mean over the files. The last column
+Balancedness is on the load that the plan was made from, averaged over the files. The last column
 counts the rows (one for each layer and node) in which the donor fix-up moved a replica.
 """
 
@@ -38,7 +38,7 @@ DEPLOYMENTS = (  # replicas, GPUs, nodes, groups
 
 
 class Variant(NamedTuple):
-    """The hybrid policy, parts of it left out; with both parts it is the policy itself."""
+    """The hybrid policy with parts left out; with both parts it is the policy itself."""
 
     tail: bool
     refine: bool
@@ -48,7 +48,7 @@ VARIANTS = tuple(Variant(tail, refine) for tail in (False, True) for refine in (
 
 
 class Planned(NamedTuple):
-    """A plan, and how often the fix-up had a part in it."""
+    """A plan, and in how many rows the fix-up moved a replica."""
 
     plan: eplb_np.Plan
     num_fixups: int
