@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from benchmarks.common import DEPLOYMENTS
 from peers import deepseek_python, numpy_batched, priority_queues
 
 try:
@@ -60,16 +61,15 @@ class Case(NamedTuple):
 
 
 MAIN = [
-    Case("288/8/4/32", 58, 256, 288, 8, 4, 32),
-    Case("288 global 72", 58, 256, 288, 1, 1, 72),
-    Case("288 global 32", 58, 256, 288, 1, 1, 32),
+    Case(name, *DEPLOYMENTS[f"DeepSeek-V3 {name}"])
+    for name in ("288/8/4/32", "288 global 72", "288 global 32")
 ]
 GROWTH = [  # pairs: a problem, and 16 times its experts, replicas and GPUs
     (MAIN[0], Case("16x: 4608/8/4/512", 58, 4096, 4608, 8, 4, 512)),
     (MAIN[1], Case("16x: 4608 global 1152", 58, 4096, 4608, 1, 1, 1152)),
 ]
-LARGE = Case("64x4096, 6144 global 1024", 64, 4096, 6144, 1, 1, 1024)
-SMALL = Case("1x64, 72 global 8", 1, 64, 72, 1, 1, 8)
+LARGE = Case("64x4096, 6144 global 1024", *DEPLOYMENTS["large 6144 global 1024"])
+SMALL = Case("1x64, 72 global 8", *DEPLOYMENTS["one layer 72 global 8"])
 
 # The example in the README of deepseek-ai/EPLB.
 EXAMPLE = Case("example", 2, 12, 16, 4, 2, 8)

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import pytest
 import replays
-from ablation import DEPLOYMENTS, VARIANTS, Variant, plan_variant, print_table, read_or_make
+from ablation import PLANNED, VARIANTS, Variant, plan_variant, print_table, read_or_make
 
 import eplb_np
 
@@ -71,7 +71,7 @@ def test_ablation_prints_a_row_for_each_deployment_and_variant(
 ) -> None:
     print_table(read_or_make([]))
     rows = capsys.readouterr().out.splitlines()[2:]
-    assert len(rows) == len(DEPLOYMENTS) * len(VARIANTS)
+    assert len(rows) == len(PLANNED) * len(VARIANTS)
     assert all("| 0 of " in row for row in rows)
 
 
@@ -99,7 +99,7 @@ def test_replays_print_a_row_for_each_trace_and_deployment(
 ) -> None:
     replays.print_table(few_profiles, num_seeds=1, num_windows=12)
     header, _, *rows = capsys.readouterr().out.splitlines()
-    assert len(rows) == len(replays.SCENARIOS) * len(replays.DEPLOYMENTS)
+    assert len(rows) == len(replays.SCENARIOS) * len(replays.REPLAYED)
     assert {row.count("|") for row in rows} == {header.count("|")}
 
 

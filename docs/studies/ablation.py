@@ -25,16 +25,12 @@ from eplb_np.io.loads import read_loads, select_moe_layers
 from eplb_np.stages.priority_queue.cpu import num_leaves
 from eplb_np.stages.replication.cpu import allocate_replicas, donor_fixup
 from eplb_np.stages.replication.decisions import tail_length
+from eplb_np.workloads.deployments import DEPLOYMENTS
 
 Load = NDArray[np.floating[Any]]
 Counts = NDArray[np.int64]
 
-DEPLOYMENTS = (  # replicas, GPUs, nodes, groups
-    (288, 32, 4, 8),
-    (288, 72, 1, 1),
-    (320, 64, 1, 1),
-    (288, 32, 1, 1),
-)
+PLANNED = ("288/8/4/32", "288 global 72", "320 global 64", "288 global 32")
 
 
 class Variant(NamedTuple):
@@ -115,8 +111,8 @@ def print_table(loads: Sequence[Load]) -> None:
     """Print every deployment and variant as a row of a Markdown table."""
     print("| replicas / GPUs / nodes / groups | tail | refinement | GPU | replica | fix-ups kept |")
     print("|---|---|---|---|---|---|")
-    for sizes in DEPLOYMENTS:
-        num_replicas, num_gpus, num_nodes, num_groups = sizes
+    for name in PLANNED:
+        num_replicas, num_groups, num_nodes, num_gpus = DEPLOYMENTS[name].sizes
         for variant in VARIANTS:
             gpu, replica, num_fixups = [], [], 0
             for load in loads:
@@ -129,7 +125,7 @@ def print_table(loads: Sequence[Load]) -> None:
                 num_fixups += planned.num_fixups
             num_rows = sum(map(len, loads)) * num_nodes
             cells = (
-                " / ".join(map(str, sizes)),
+                f"{num_replicas} / {num_gpus} / {num_nodes} / {num_groups}",
                 "yes" if variant.tail else "no",
                 "yes" if variant.refine else "no",
                 f"{np.mean(gpu):.4f}",

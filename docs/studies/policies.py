@@ -19,15 +19,12 @@ from collections.abc import Sequence
 from ablation import read_or_make
 
 import eplb_np
+from eplb_np.workloads.deployments import DEPLOYMENTS
 
-DEPLOYMENTS = (  # replicas, GPUs, nodes, groups
-    (288, 32, 4, 8),
-    (256, 32, 4, 8),
-    (288, 72, 1, 1),
-    (320, 64, 1, 1),
-    (288, 32, 1, 1),
-    (384, 128, 1, 1),
-)
+PLANNED = (
+    "288/8/4/32", "256/8/4/32", "288 global 72", "320 global 64", "288 global 32",
+    "384 global 128",
+)  # fmt: skip
 POLICIES = ("deepseek", "hybrid", "refined")
 
 
@@ -43,7 +40,8 @@ def main(paths: Sequence[str]) -> None:
     columns = (*POLICIES, "at most", "ms", "duplicates")
     print(f"| replicas / GPUs / nodes / groups | {' | '.join(columns)} |")
     print(f"|---|{'---|' * len(columns)}")
-    for num_replicas, num_gpus, num_nodes, num_groups in DEPLOYMENTS:
+    for name in PLANNED:
+        num_replicas, num_groups, num_nodes, num_gpus = DEPLOYMENTS[name].sizes
         figures: dict[str, list[float]] = {policy: [] for policy in POLICIES}
         bounds, seconds, duplicates = [], [], 0
         for load in loads:

@@ -40,6 +40,7 @@ from eplb_np.replay import (
     replanning,
     replay,
 )
+from eplb_np.workloads.deployments import DEPLOYMENTS
 from eplb_np.workloads.traces import Scenario
 
 LOOKBACK = 8
@@ -47,11 +48,7 @@ LOST_GPU = 5
 TOTALS = (1000, 2000, 3000, 4000)  # limits on fetches when a GPU is lost
 NUM_PROFILES = 6  # as many as there are recordings
 SCENARIOS: tuple[Scenario, ...] = ("switches", "drift", "stationary", "decode")
-DEPLOYMENTS = {  # replicas, GPUs, nodes, groups
-    "288 global 32": (288, 32, 1, 1),
-    "288 global 72": (288, 72, 1, 1),
-    "288/8/4/32": (288, 32, 4, 8),
-}
+REPLAYED = ("288 global 32", "288 global 72", "288/8/4/32")
 MILLISECONDS = 20.0
 
 
@@ -63,7 +60,7 @@ class Goal(NamedTuple):
 
 
 GOALS = {
-    scenario: dict(zip(DEPLOYMENTS, map(Goal, points, moved), strict=True))
+    scenario: dict(zip(REPLAYED, map(Goal, points, moved), strict=True))
     for scenario, points, moved in (
         ("switches", (1.5, 2.5, 0.5), (2, 5, 2)),
         ("drift", (-0.2, -0.2, -0.2), (2, 6, 2)),
@@ -106,8 +103,8 @@ def read_profiles(folder: Path | None) -> NDArray[np.float64]:
 
 
 def topology_of(deployment: str, num_experts: int) -> eplb_np.Topology:
-    """Sizes of one of `DEPLOYMENTS`."""
-    return eplb_np.Topology(num_experts, *DEPLOYMENTS[deployment])
+    """Topology of one of `DEPLOYMENTS`, for that many experts."""
+    return replace(DEPLOYMENTS[deployment].topology, num_experts=num_experts)
 
 
 def from_forecast(topology: eplb_np.Topology) -> Planner:
@@ -213,7 +210,7 @@ def print_table(
             workloads.scenario_trace(scenario, profiles, num_windows=num_windows, seed=seed)
             for seed in range(num_seeds)
         ]
-        for deployment in DEPLOYMENTS:
+        for deployment in REPLAYED:
             topology = topology_of(deployment, profiles.shape[2])
             cells = [replay_all(topology, trace) for trace in traces]
             print(table_row(scenario, deployment, cells), flush=True)
@@ -233,9 +230,8 @@ def print_lost_gpu(profiles: NDArray[Any]) -> None:
     print(f"| {' | '.join(columns)} |")
     print(f"|---|---|---|{'--:|' * 3}")
     trace = workloads.scenario_trace("stationary", profiles, num_windows=13)
-    deployments = DEPLOYMENTS | {"320/8/4/32": (320, 32, 4, 8)}
-    for deployment, sizes in deployments.items():
-        topology = eplb_np.Topology(profiles.shape[2], *sizes)
+    for deployment in (*REPLAYED, "320/8/4/32"):
+        topology = topology_of(deployment, profiles.shape[2])
         history, after = trace.load[:10], trace.load[10]
         others = [gpu for gpu in range(topology.num_gpus) if gpu != LOST_GPU]
         plan = eplb_np.make_plan(history, topology, policy="refined")
@@ -275,7 +271,9 @@ def print_speeds(profiles: NDArray[Any]) -> None:
     columns = ("deployment", "speeds", "% above the bound", "worst layer, %")
     print(f"| {' | '.join(columns)} |")
     print("|---|---|--:|--:|")
-    for deployment, (num_replicas, num_gpus, num_nodes, num_groups) in DEPLOYMENTS.items():
+    for deployment in REPLAYED:
+        plain = topology_of(deployment, profiles.shape[2])
+        num_gpus = plain.num_gpus
         half = num_gpus // 2
         spread = np.random.default_rng(0).normal(0, 0.1, num_gpus)
         speeds = {
@@ -286,10 +284,7 @@ def print_speeds(profiles: NDArray[Any]) -> None:
             "first half 1, others 1.5": [1.0] * half + [1.5] * half,
         }
         for name, gpu_speeds in speeds.items():
-            topology = eplb_np.Topology(
-                profiles.shape[2], num_replicas, num_gpus, num_nodes, num_groups,
-                gpu_speeds=gpu_speeds,
-            )  # fmt: skip
+            topology = replace(plain, gpu_speeds=gpu_speeds)
             plans = [eplb_np.make_plan(load, topology, policy="refined") for load in profiles]
             longest, bound = np.array(
                 [
