@@ -26,6 +26,7 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 docs: $(VENV)/docs
 	$(BIN)/sphinx-build -W -q --keep-going -b html docs docs/_build/html

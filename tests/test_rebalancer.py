@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 import pytest
+from plans import make_moves
 from support import fewer, refused
-from test_moves import make_moves
 
 import eplb_np
 from eplb_np import MoveLimits, Plan, Rebalancer, Topology

@@ -14,14 +14,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import eplb_np
 from eplb_np import workloads
 from eplb_np._files.atomic import check_folder
 from eplb_np._files.reading import suffix_of
 from eplb_np.cli.errors import OneLineError
 from eplb_np.io.loads import RecordedLoad, read_loads, select_moe_layers
+from eplb_np.metrics import balancedness, layer_balancedness
 from eplb_np.plan import PLAN_FILE, Plan
+from eplb_np.planning import in_order_plan, make_plan
 from eplb_np.policies import POLICIES, PolicyName, check_policy
+from eplb_np.topology import Topology
 
 SHIPPED = "synthetic, like DeepSeek-V3"
 
@@ -98,9 +100,9 @@ def plan_loads(
             suffix_of(output, PLAN_FILE.suffixes)
             check_folder(output)
         recorded = read_loads(loads) if loads else select_moe_layers(shipped_load())
-        topology = eplb_np.Topology(recorded.load.shape[1], replicas, gpus, nodes, groups)
+        topology = Topology(recorded.load.shape[1], replicas, gpus, nodes, groups)
         plan = partial(
-            eplb_np.make_plan,
+            make_plan,
             recorded.load,
             topology,
             policy=policy,
@@ -141,9 +143,9 @@ def summarize(
     load = recorded.load
     topology = made.topology
     gpu_load = made.gpu_load(load)
-    by_layer = eplb_np.layer_balancedness(gpu_load)
+    by_layer = layer_balancedness(gpu_load)
     worst = int(by_layer.argmin())
-    before = eplb_np.in_order_plan(made.num_layers, topology)
+    before = in_order_plan(made.num_layers, topology)
     mean = float(gpu_load.mean(axis=1).sum())
     return Summary(
         loads=loads,
@@ -159,7 +161,7 @@ def summarize(
         placement=made.placement,
         replicas_per_gpu=topology.slots_per_gpu,
         balancedness_before=before.balancedness(load),
-        balancedness_after=eplb_np.balancedness(gpu_load),
+        balancedness_after=balancedness(gpu_load),
         balancedness_at_most=mean / float(made.lower_bound(load).sum()),
         worst_layer_id=recorded.moe_layer_ids[worst],
         worst_layer_balancedness=float(by_layer[worst]),

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import eplb_np
-from eplb_np import cuda
+from eplb_np import __version__, cuda, published
 from eplb_np._cuda import launch
 from eplb_np._cuda.device import DeviceError, require_device, simulated
 from eplb_np.cuda.timing import print_times
@@ -87,18 +86,18 @@ def check_shape(loads: Loads, shape: Shape) -> list[str]:
     for policy in ("hybrid", "deepseek"):
         if loads.shape[0] * shape.num_experts * (shape.num_replicas - shape.num_experts) < 1 << 27:
             on_gpu = cuda.rebalance_experts(loads, *sizes, policy=policy, on_host=True)
-            if not same(on_gpu, eplb_np.rebalance_experts(loads, *sizes, policy=policy)):
+            if not same(on_gpu, published.rebalance_experts(loads, *sizes, policy=policy)):
                 wrong.append(f"rebalance_experts, {policy}")
     if shape.num_groups % shape.num_nodes == 0:
         slots = cuda.rebalance_experts_hierarchical(loads, *sizes, on_host=True)
-        if not same(slots, eplb_np.rebalance_experts_hierarchical(loads, *sizes)):
+        if not same(slots, published.rebalance_experts_hierarchical(loads, *sizes)):
             wrong.append("rebalance_experts_hierarchical")
     replicas = cuda.replicate_experts(loads, shape.num_replicas, on_host=True)
-    if not same(replicas, eplb_np.replicate_experts(loads, shape.num_replicas)):
+    if not same(replicas, published.replicate_experts(loads, shape.num_replicas)):
         wrong.append("replicate_experts")
     items = np.resize(loads, (loads.shape[0], shape.num_replicas))
     packs = cuda.balanced_packing(items, shape.num_gpus, on_host=True)
-    if not same(packs, eplb_np.balanced_packing(items, shape.num_gpus)):
+    if not same(packs, published.balanced_packing(items, shape.num_gpus)):
         wrong.append("balanced_packing")
     return wrong
 
@@ -145,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     launch.block_threads = options.threads
     small = options.small or simulated()
-    say(f"eplb_np {eplb_np.__version__} on {describe(target)}")
+    say(f"eplb_np {__version__} on {describe(target)}")
 
     num_cases = min(options.cases, 20) if small else options.cases
     failures = check(random_shapes(num_cases, options.seed, 16 if small else 300), options.seed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from eplb_np._numba.indexing import at as at
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Int
 
@@ -27,12 +28,6 @@ INDEX_MASK = np.int64(0xFFFFFFFF)
 
 
 KEY_SHIFT = np.int64(32)
-
-
-@kernel
-def at(index: Int) -> np.uintp:
-    """Index that is known not to be negative: spares the code for Python's wrap-around."""
-    return np.uintp(index)
 
 
 @kernel

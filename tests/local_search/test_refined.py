@@ -6,8 +6,8 @@ import cases
 import naive
 import numpy as np
 import pytest
+from recorded import needs_loads, recorded_loads
 from support import fewer, needs_jit
-from test_golden import needs_loads, recorded_loads
 
 import eplb_np
 

@@ -1,22 +1,17 @@
 """Write ``golden/plans.json``: digests of the plans on real loads, by the slow twin alone.
 
-python tests/make_golden.py        (a minute; see ``test_golden.py`` for the loads)
+python tests/reference/make_golden.py        (a minute; see ``recorded.py`` for the loads)
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import naive
 import numpy as np
+from recorded import recorded_loads
 
-TESTS = Path(__file__).parent
-GOLDEN = TESTS / "golden" / "plans.json"
-LOADS = Path(
-    os.environ.get("EPLB_NP_LOADS", TESTS.parent.parent / "shared" / "data" / "expert_load")
-)
+GOLDEN = Path(__file__).parent / "golden" / "plans.json"
 
 # replicas, groups, nodes, GPUs
 DEPLOYMENTS = {
@@ -28,13 +23,6 @@ DEPLOYMENTS = {
     "384 global 128": (384, 1, 1, 128),
 }
 POLICIES = ("hybrid", "deepseek")
-
-
-def recorded_loads() -> Iterator[tuple[str, np.ndarray]]:
-    """Name and MoE layers of each file."""
-    for path in sorted(LOADS.glob("*.json")):
-        load = np.array(json.loads(path.read_text())["logical_count"])
-        yield path.stem, load[load.any(axis=1)]
 
 
 def describe(arrays: tuple[np.ndarray, ...], load: np.ndarray, num_gpus: int) -> dict[str, object]:

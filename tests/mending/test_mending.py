@@ -4,8 +4,8 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from plans import random_plan
 from support import compiled, fewer, refused
-from test_moves import random_plan
 
 import eplb_np
 from eplb_np import MoveLimits, Plan, Topology

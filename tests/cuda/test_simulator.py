@@ -1,7 +1,9 @@
 """The CUDA kernels equal the slow twin, bit for bit, in Numba's simulator."""
 
+from pathlib import Path
+
 import pytest
-from support import TESTS, run_python
+from support import run_python
 
 CHECKS = [
     "packing", "replication", "hybrid", "deepseek", "hierarchical", "large_rows", "many_keys",
@@ -11,7 +13,7 @@ CHECKS = [
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_in_the_simulator(check):
-    script = str(TESTS / "simulated_cuda.py")
+    script = str(Path(__file__).with_name("simulated_cuda.py"))
     options = {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
     result = run_python("-W", "error", script, check, **options)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""What `test_cuda_simulator` runs in Numba's CUDA simulator: one check by name, in this process.
+"""What `test_simulator` runs in Numba's CUDA simulator: one check by name, in this process.
 
 The kernels are plain Python there, and each thread of a block is a thread of Python's.
 """

@@ -1,13 +1,10 @@
-"""Plans on real loads, against digests that the slow twin made.
-
-The loads are DeepSeek-V3's, six files recorded with SGLang, which are not part of this project.
-The environment variable EPLB_NP_LOADS names their folder.
-"""
+"""Plans on real loads, against digests that the slow twin made."""
 
 import json
 
 import pytest
-from make_golden import DEPLOYMENTS, GOLDEN, LOADS, POLICIES, describe, recorded_loads
+from make_golden import DEPLOYMENTS, GOLDEN, POLICIES, describe
+from recorded import needs_loads, recorded_loads
 from support import needs_jit
 
 from eplb_np import rebalance_experts
@@ -19,10 +16,6 @@ MEAN_BALANCEDNESS = {
     "hybrid": [0.8138, 0.9784, 0.9824, 0.9937, 0.7714, 0.9515],
     "deepseek": [0.8120, 0.9763, 0.9814, 0.9931, 0.7622],
 }
-
-needs_loads = pytest.mark.skipif(
-    not LOADS.is_dir(), reason=f"no real loads in {LOADS}: set EPLB_NP_LOADS to their folder"
-)
 
 
 @needs_jit  # 72 plans take seconds compiled, and an hour interpreted

@@ -1,14 +1,15 @@
 """Every CUDA kernel compiles for real GPUs, with the arithmetic that the CPU has."""
 
 import json
+from pathlib import Path
 
 import pytest
-from support import TESTS, needs_jit, run_python
+from support import needs_jit, run_python
 
 
 @pytest.fixture(scope="module")
 def kernels():
-    result = run_python(str(TESTS / "cuda_ptx.py"), NUMBA_ENABLE_CUDASIM=None)
+    result = run_python(str(Path(__file__).with_name("cuda_ptx.py")), NUMBA_ENABLE_CUDASIM=None)
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
     if "missing" in printed:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from make_golden import LOADS, recorded_loads
+from recorded import needs_loads, recorded_loads
 from support import refused
 
 from eplb_np import workloads
@@ -37,10 +37,6 @@ RECORDED = {
     "coldest group": (0.53, 0.67),
     "groups on nodes": (0.76, 0.89),
 }
-
-needs_loads = pytest.mark.skipif(
-    not LOADS.is_dir(), reason=f"no real loads in {LOADS}: set EPLB_NP_LOADS to their folder"
-)
 
 
 def skew(load: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What `test_cuda_ptx` runs: every kernel to PTX, without a GPU; prints a JSON of what was found.
+"""What `test_ptx` runs: every kernel to PTX, without a GPU; prints a JSON of what was found.
 
 On a machine without a driver Numba would ask a GPU for its architecture when a kernel calls
 another function. The answer given here in its place is the least that the kernels are for.
