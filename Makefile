@@ -13,7 +13,7 @@ PARALLEL := -n auto --maxprocesses 8
 test: lint docs bench-check
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q $(PARALLEL) --cov \
 		-m 'not slow and not same_without_jit'
-	$(BIN)/python -m pytest -q $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/test
 	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or not slow'
@@ -48,8 +48,7 @@ dashboard: $(VENV)/bench
 # That every benchmark still works, on the code as it is. The times it prints mean nothing.
 bench-check: $(VENV)/bench
 	cd asv_benchmarks && ../$(BIN)/asv check --python=same
-	cd asv_benchmarks && EPLB_NP_BENCH_PROFILE=quick ../$(BIN)/asv run --python=same --quick \
-		--dry-run --launch-method forkserver
+	$(BIN)/python asv_benchmarks/check_benchmarks.py
 
 $(VENV)/pip:
 	$(PYTHON) -m venv $(VENV)
