@@ -90,6 +90,7 @@ def test_summary_for_machines(run):
     assert summary["kernels_ready_seconds"] > 0
 
 
+@pytest.mark.same_without_jit
 def test_without_loads_the_shipped_ones_are_planned(run):
     code, out, _ = run("plan", "--json")
     summary = json.loads(out)
@@ -215,12 +216,14 @@ def test_help_and_version(run):
 # ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.same_without_jit
 def test_module_is_the_command(folder):
     result = run_python("-W", "error", "-m", "eplb_np", "plan", "loads.npy", *OPTIONS, cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
     assert "GPU balancedness" in result.stdout
 
 
+@pytest.mark.same_without_jit
 def test_a_bad_file_brings_no_traceback(folder):
     (folder / "damaged.json").write_text('{"logical_count": [[1, 2')
     result = run_python("-m", "eplb_np", "plan", "damaged.json", "-o", "p.json", cwd=folder)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from support import run_python
 
+pytestmark = pytest.mark.same_without_jit
+
 CHECKS = [
     "packing", "replication", "hybrid", "deepseek", "hierarchical", "large_rows", "many_keys",
     "real_layers", "arrays_on_the_gpu", "output_buffers", "bad_input", "plan_objects", "selftest",

@@ -199,6 +199,7 @@ def test_a_budget_goes_to_the_layers_that_gain_most() -> None:
     assert (plan.phy2log != current.phy2log).any(axis=1).tolist() == [False, True, False]
 
 
+@pytest.mark.same_without_jit
 def test_a_total_goes_where_it_gains_most_in_every_layer() -> None:
     old, new = eplb_np.workloads.skewed_load(2 * 8, 64).reshape(2, 8, 64)
     current = eplb_np.make_plan(old, Topology(64, 96, 16), policy="refined")
@@ -215,6 +216,7 @@ def test_a_total_goes_where_it_gains_most_in_every_layer() -> None:
     assert enough.phy2log.tolist() == unlimited.phy2log.tolist()
 
 
+@pytest.mark.same_without_jit
 def test_a_total_gets_most_of_the_balance_back_when_a_gpu_is_lost() -> None:
     load = eplb_np.workloads.skewed_load(8, 64)
     topology = Topology(64, 96, 16, 2, 4)
@@ -230,6 +232,7 @@ def test_a_total_gets_most_of_the_balance_back_when_a_gpu_is_lost() -> None:
     assert got_back > 0.6 * (unlimited.balancedness(load) - seats.balancedness(load))
 
 
+@pytest.mark.same_without_jit
 def test_what_each_gpu_may_fetch_goes_where_it_gains_most(monkeypatch) -> None:
     load = eplb_np.workloads.skewed_load(8, 64)
     topology = Topology(64, 96, 16, 2, 4)
@@ -255,10 +258,10 @@ def test_doubled_replicas_are_parted() -> None:
 
 
 def test_same_bytes_on_every_thread_count() -> None:
-    loads = eplb_np.workloads.skewed_load(24, 32)
+    loads = eplb_np.workloads.skewed_load(fewer(24, 6), 32)
     topology = Topology(32, 48, 8)
     current = eplb_np.make_plan(loads[::-1], topology, policy="refined")
-    for limits in (MoveLimits(), MoveLimits(total=40), MoveLimits(per_gpu=4)):
+    for limits in (MoveLimits(), MoveLimits(total=fewer(40, 10)), MoveLimits(per_gpu=4)):
         plans = [mended(loads, current, limits=limits, num_threads=n) for n in (1, 2, 5)]
         assert all(plan == plans[0] for plan in plans)
 

@@ -25,15 +25,17 @@ DEPLOYMENTS = {
 POLICIES = ("hybrid", "deepseek")
 
 
+def digests_of(arrays: tuple[np.ndarray, ...]) -> dict[str, str]:
+    """SHA-256 of ``phy2log``, ``log2phy`` and ``logcnt``."""
+    digests = [hashlib.sha256(array.astype("<i8").tobytes()).hexdigest() for array in arrays]
+    return dict(zip(("phy2log", "log2phy", "logcnt"), digests, strict=True))
+
+
 def describe(arrays: tuple[np.ndarray, ...], load: np.ndarray, num_gpus: int) -> dict[str, object]:
-    """Digests of ``phy2log``, ``log2phy`` and ``logcnt``, and what the plan is worth."""
+    """Digests of the arrays, and what the plan is worth."""
     phy2log, _, logcnt = arrays
     balancedness = naive.balancedness(naive.gpu_load(phy2log, logcnt, load, num_gpus))
-    digests = [hashlib.sha256(array.astype("<i8").tobytes()).hexdigest() for array in arrays]
-    return {
-        "balancedness": round(balancedness, 4),
-        **dict(zip(("phy2log", "log2phy", "logcnt"), digests, strict=True)),
-    }
+    return {"balancedness": round(balancedness, 4), **digests_of(arrays)}
 
 
 def main() -> None:

