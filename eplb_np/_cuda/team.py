@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from eplb_np._cuda.jit import device, sync
+from eplb_np._numba.indexing import at
 from eplb_np._numba.types import Floats, Int, Ints
-from eplb_np.stages.decisions import at
 
 
 class Team(NamedTuple):

@@ -6,9 +6,9 @@ import numpy as np
 from numba import cuda
 
 from eplb_np._cuda.jit import launched
+from eplb_np._numba.indexing import at
 from eplb_np._numba.types import Ints
 from eplb_np.maps.maps import EMPTY
-from eplb_np.stages.decisions import at
 
 
 @launched
