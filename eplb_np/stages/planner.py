@@ -1,4 +1,4 @@
-"""The published policies on the CPU: which form of the stages plans, block by block of layers."""
+"""The published policies on the CPU: choose a form of the stages, plan in blocks of layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IS_HYBRID = {"hybrid": True, "deepseek": False}
 def make_maps(
     weight: NDArray[np.float32], topology: Topology, policy: str, num_threads: int | None = None
 ) -> Maps:
-    """Plan checked loads ``weight`` [L, E]; groups are kept together as ``topology`` says."""
+    """Plan checked loads ``weight`` [L, E]."""
     from eplb_np.stages.hierarchy.cpu import plan_layers
     from eplb_np.stages.hierarchy.simd import pays, plan_layers_in_lockstep
 
