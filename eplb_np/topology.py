@@ -65,8 +65,8 @@ class Topology:
     GPU ``g`` belongs to node ``g // gpus_per_node``, and its slots follow those of the GPUs
     before it. Where ``num_nodes`` divides ``num_groups``, placement is hierarchical: whole groups
     go to nodes. Elsewhere it is global, as in the published algorithm: any expert may go to any
-    GPU. It is global too where so many GPUs are gone that some node lacks the slots for its
-    share of the groups.
+    GPU. It is global on one node, and where so many GPUs are gone that some node lacks the slots
+    for its share of the groups.
     """
 
     num_experts: int
@@ -118,14 +118,18 @@ class Topology:
 
     @property
     def placement(self) -> Placement:
-        """``"hierarchical"`` where whole groups go to nodes, else ``"global"``."""
+        """``"hierarchical"`` if whole groups go to nodes, else ``"global"``, as on one node."""
+        return "hierarchical" if self.num_nodes > 1 and self._fits_groups else "global"
+
+    @property
+    def _fits_groups(self) -> bool:
+        """Whether every node can hold its share of the groups."""
         if self.num_groups % self.num_nodes:
-            return "global"
+            return False
         if self._is_plain:
-            return "hierarchical"
+            return True
         node_slots = self.active_slots.reshape(self.num_nodes, -1).sum(axis=1)
-        enough = int(node_slots.min()) * self.num_nodes >= self.num_experts
-        return "hierarchical" if enough else "global"
+        return int(node_slots.min()) * self.num_nodes >= self.num_experts
 
     @property
     def slots_per_gpu(self) -> int:
@@ -141,10 +145,13 @@ class Topology:
 
     @property
     def packed_groups_and_nodes(self) -> tuple[int, int]:
-        """Groups and nodes that the placement keeps apart: one of each where it is global."""
-        if self.placement == "global":
-            return 1, 1
-        return self.num_groups, self.num_nodes
+        """Groups and nodes to plan with: (1, 1) if the nodes cannot hold whole groups.
+
+        On one node it is (``num_groups``, 1), although placement is global: the published
+        algorithm numbers a node's experts by descending load of their groups, and that order
+        breaks ties.
+        """
+        return (self.num_groups, self.num_nodes) if self._fits_groups else (1, 1)
 
     @cached_property
     def first_slots(self) -> NDArray[np.int64]:

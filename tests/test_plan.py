@@ -46,7 +46,9 @@ def test_a_plan_holds_what_the_entry_point_returns(policy, dtype):
         )
         assert plan.dtype == dtype
         assert plan.topology is topology
-        assert plan.placement == ("global" if case.is_global else "hierarchical")
+        assert plan.placement == (
+            "global" if case.is_global or case.num_nodes == 1 else "hierarchical"
+        )
         assert (plan.policy, plan.num_layers) == (policy, len(case.weight))
         assert plan.moe_layer_ids == tuple(range(plan.num_layers))
 
@@ -60,7 +62,7 @@ def test_views_of_a_tiny_plan():
     assert plan.replica_balancedness(LOAD) == pytest.approx(140 / 6 / 30)
     assert plan.lower_bound(LOAD).tolist() == [70, 0]
     assert repr(plan) == (
-        "Plan(2 layers, 4 experts in 6 slots of 2 GPUs, policy='by hand', placement='hierarchical')"
+        "Plan(2 layers, 4 experts in 6 slots of 2 GPUs, policy='by hand', placement='global')"
     )
 
 

@@ -73,6 +73,12 @@ def test_placement_is_global_where_a_node_lacks_the_slots_for_its_groups():
     assert Topology(**roomy, active_gpus=[0, 1, 2]).placement == "hierarchical"
 
 
+def test_placement_is_global_on_one_node_whose_groups_still_order_its_experts():
+    topology = Topology(8, 12, 4, num_nodes=1, num_groups=4)
+    assert topology.placement == "global"
+    assert topology.packed_groups_and_nodes == (4, 1)
+
+
 def test_arrays_are_read_only():
     topology = Topology(8, 12, 4)
     for array in (topology.first_slots, topology.active_slots, topology.slowness):
