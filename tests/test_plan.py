@@ -46,7 +46,9 @@ def test_a_plan_holds_what_the_entry_point_returns(policy, dtype):
         )
         assert plan.dtype == dtype
         assert plan.topology is topology
-        assert plan.placement == ("global" if case.is_global else "hierarchical")
+        assert plan.placement == (
+            "global" if case.is_global or case.num_nodes == 1 else "hierarchical"
+        )
         assert (plan.policy, plan.num_layers) == (policy, len(case.weight))
         assert plan.moe_layer_ids == tuple(range(plan.num_layers))
 
@@ -60,7 +62,7 @@ def test_views_of_a_tiny_plan():
     assert plan.replica_balancedness(LOAD) == pytest.approx(140 / 6 / 30)
     assert plan.lower_bound(LOAD).tolist() == [70, 0]
     assert repr(plan) == (
-        "Plan(2 layers, 4 experts in 6 slots of 2 GPUs, policy='by hand', placement='hierarchical')"
+        "Plan(2 layers, 4 experts in 6 slots on 2 GPUs, policy='by hand', placement='global')"
     )
 
 
@@ -142,6 +144,7 @@ def test_in_order_plan():
         ({"phyrank": changed(PHYRANK, 1, 4, -1)}, ["phyrank of layer 1"]),
         ({"phyrank": PHYRANK - 1}, ["phyrank of layer 0"]),
         ({"moe_layer_ids": [0]}, ["moe_layer_ids", "2 layers", "one id for each"]),
+        ({"moe_layer_ids": 5}, ["moe_layer_ids=5 is not a sequence", "one id for each"]),
         ({"moe_layer_ids": [1, 1]}, ["moe_layer_ids", "ascending"]),
         ({"moe_layer_ids": [-1, 1]}, ["moe_layer_ids", "at least 0"]),
         ({"moe_layer_ids": [0, 1.5]}, ["moe_layer_ids", "1.5", "integer"]),

@@ -1,4 +1,4 @@
-"""Loads that users pass, checked and converted to the one form that kernels take."""
+"""Check loads that users pass, and convert them to the one form that kernels take."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
     if kind not in "biuf" and not extension:
         if hasattr(values, "__cuda_array_interface__"):
             raise ValueError(
-                f"{name} is on a GPU and does not say how NumPy reads it: copy it to the host, or "
-                "plan on the GPU"
+                f"{name} is on a GPU, where NumPy cannot read it: copy it to the host, or plan on "
+                "the GPU"
             )
         raise ValueError(
             f"{name} has dtype {array.dtype}, which is not a real number type: "
@@ -64,12 +64,12 @@ def check_not_empty(shape: tuple[int, ...], name: str) -> None:
     """Raise ``ValueError`` if an axis has no entries."""
     if 0 in shape:
         raise ValueError(
-            f"{name} has shape {shape}, so it is empty: every axis needs at least one entry"
+            f"{name} has shape {shape}, so it is empty: give at least one entry on every axis"
         )
 
 
 def as_history(load: ArrayLike, name: str) -> NDArray[np.float32]:
-    """Return loads [W, L, E], oldest window first; [L, E] is one window. Else as `as_load`."""
+    """Return loads [W, L, E], oldest window first; [L, E] is one window. Otherwise as `as_load`."""
     given = as_array(load, name)
     if given.ndim not in (2, 3):
         hint = f" ({name}[None, :] is one layer)" if given.ndim == 1 else ""
@@ -98,7 +98,7 @@ def _as_float32(given: NDArray[np.generic], name: str, columns: str) -> NDArray[
 
 
 def check_loads(values: NDArray[Any], name: str) -> None:
-    """Raise ``ValueError`` for the first NaN, infinite or negative load; needs no kernel."""
+    """Raise ``ValueError`` for the first NaN, infinite or negative load, without a kernel."""
     bad = ~((values >= 0) & (values < np.inf))
     if bad.any():
         layer, expert = (int(i) for i in np.argwhere(bad)[0])
@@ -108,14 +108,14 @@ def check_loads(values: NDArray[Any], name: str) -> None:
 def _raise_bad_load(given: NDArray[Any], name: str, row: int, column: int, columns: str) -> None:
     place = tuple(int(i) for i in np.unravel_index(row, given.shape[:-1]))
     if len(place) == 2 and len(given) == 1:
-        place = place[1:]  # one window, which may have been given without its axis
+        place = place[1:]  # one window, perhaps given without its axis
         given = given[0]
     axes = ("window", "layer")[-len(place) :]
     said = ", ".join(f"{axis} {i}" for axis, i in zip(axes, place, strict=True))
     if column < 0:
         raise ValueError(
-            f"{name}: the loads of {said} sum up to 2**127 or more, which can overflow float32: "
-            "scale the loads down (only their ratios matter)"
+            f"{name}: the loads of {said} add up to 2**127 or more, so that sums of them would "
+            "exceed float32's range: scale the loads down (only their ratios matter)"
         )
     value = given[(*place, column)]
     index = ", ".join(map(str, (*place, column)))

@@ -174,7 +174,7 @@ def bad_input() -> None:
         for place in (np.asarray, numba_cuda.to_device):
             with refused("weight[1, 3]"):
                 cuda.rebalance_experts(place(load), *SIZES)
-    with refused("weight: the loads of layer 0 sum up"):
+    with refused("weight: the loads of layer 0 add up"):
         cuda.balanced_packing(numba_cuda.to_device(np.full((1, 4), 1e38, np.float32)), 2)
     with refused("num_phy=3", "12 experts"):
         cuda.replicate_experts(numba_cuda.to_device(LOAD), 3)

@@ -399,12 +399,15 @@ CURRENT = eplb_np.in_order_plan(1, Topology(8, 12, 4))
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        ({"current": CURRENT.phy2log}, ["is no Plan", "Plan.load"]),
+        ({"current": CURRENT.phy2log}, ["current must be a Plan, not ndarray", "Plan.load"]),
         ({"current": CURRENT, "policy": "hybrid"}, ["'hybrid'", "policy='refined'"]),
-        ({"load": np.ones((2, 8)), "current": CURRENT}, ["2 layers", "1 and 8"]),
+        (
+            {"load": np.ones((2, 8)), "current": CURRENT},
+            ["current has [layers, experts] = (1, 8)", "(2, 8) is wanted"],
+        ),
         (
             {"current": CURRENT, "topology": Topology(8, 12, 6)},
-            ["12 slots on 4", "12 on 6", "anew"],
+            ["12 slots on 4", "12 slots on 6", "plan from scratch"],
         ),
         ({"topology": CURRENT.topology, "limits": MoveLimits()}, ["limits", "give current"]),
     ],
