@@ -155,7 +155,8 @@ def moved_replicas(
     -------
     int
         For each layer and GPU the experts it needs and does not hold, counted as multisets,
-        summed. Where on the GPU a replica sits does not matter.
+        summed. Where on the GPU a replica sits does not matter. `Moves.num_fetched` differs only
+        if a GPU is to hold an expert more often than before and held it before.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What experts will be asked to do in the coming window, from the windows seen so far."""
+"""`LoadForecast`: the expected load of the coming window."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ SIGNED = ("trend", "step", "covariance")
 
 
 class Expected(NamedTuple):
-    """What a forecast says of the coming window."""
+    """What a forecast says about the coming window."""
 
     load: NDArray[np.floating[Any]]  # [L, E]
     noise: float = 0.0
-    turnover: float = 0.5  # of the defaults, `LoadForecast` says why
+    turnover: float = 0.5  # the defaults are those of a `LoadForecast` that has seen nothing
 
 
 class LoadForecast:
     """Expected load of the coming window.
 
-    A steady load is averaged over all its windows, a drifting one over fewer, the fewer the
-    faster it drifts, and after a change of workload what was before no longer counts. None of
-    that is a setting: the windows themselves say how noisy they are.
+    A steady load is averaged over all its windows, and a drifting one over fewer: the faster it
+    drifts, the fewer. After a change of workload, earlier windows no longer count. There are no
+    settings: how noisy the windows are is estimated from the windows themselves.
 
     Parameters
     ----------
@@ -49,14 +49,14 @@ class LoadForecast:
     -----
     An adaptive Kalman filter [1]_ over the shares of each layer's load. The noise of a window
     comes from the lag-one covariance of the changes from window to window [2]_, the error of
-    the estimate from how much a window surprises, both pooled over layers and experts. A second
-    filter with a trend is used while it predicts better. Earlier workloads, up to 3, are
-    remembered and taken up again when they return, so that one odd window does no lasting harm.
+    the estimate from how much a window surprises; both are pooled over layers and experts. A
+    second filter with a trend is used while it predicts better. Up to 3 earlier workloads are
+    remembered and recalled when they return, so that one odd window does no lasting harm.
 
-    Memory is 8 L E float64 whatever the number of windows, and a window takes O(L E). Arithmetic
-    is float64 without reassociation: the result is the same bytes on every machine, and whether
-    windows come one by one or many at once. Of loads times a power of two the forecast is the
-    same, times that power.
+    Memory is 8 L E float64, however many windows there are, and a window takes O(L E). Arithmetic
+    is float64 without reassociation: results are byte-identical across machines, and whether
+    windows come one by one or many at once. Loads multiplied by a power of two give the forecast
+    multiplied by that power.
 
     Not safe for use by several threads at once.
 
@@ -92,32 +92,30 @@ class LoadForecast:
         ----------
         load : ndarray, shape [W, L, E] or [L, E], float32
             Load of each logical expert in each window: finite and not negative, with sums of
-            layers below 2**127, as `first_bad_load` makes sure of. The values are not looked at
-            again.
+            layers below 2**127. The values are not checked here.
 
         Raises
         ------
         ValueError
-            If the shape or the dtype is another. Nothing has been taken in then.
+            If the shape or the dtype is wrong. The forecast is unchanged then.
 
         Notes
         -----
         A layer without load in a window says nothing about itself, and a window without any
-        load is as if it had never been.
+        load is ignored.
         """
         from eplb_np.forecast.filter import observe_windows
 
         shape = self._state.level.shape
         if load.shape[-2:] != shape or load.ndim not in (2, 3):
             raise ValueError(
-                f"load has shape {load.shape}, but the forecast is of [layers, experts] = "
-                f"{list(shape)}: give windows of that shape, or one"
+                f"load has shape {load.shape}, but the forecast is for [layers, experts] = "
+                f"{list(shape)}: give one window of that shape, or several"
             )
         if load.dtype != np.float32:
             raise ValueError(f"load has dtype {load.dtype}: give float32")
         windows = np.asarray(load, dtype=np.float32, order="C").reshape(-1, *shape)
-        # Another alignment or a read-only flag would be another type to Numba, and another
-        # compilation.
+        # To Numba another alignment or a read-only flag is another type, and compiled again.
         if not windows.flags.carray:
             windows = windows.copy()
         observe_windows(self._state, windows)
@@ -138,13 +136,13 @@ class LoadForecast:
     def load(self) -> NDArray[np.float64]:
         """Expected load of the coming window, [L, E] float64, in the unit of the windows.
 
-        The expected shares times a typical total of the layer: a running mean over some 16
-        windows. Zero for a layer that has had no load. After one window exactly that window.
+        The expected shares times a typical total of the layer: a running mean over about 16
+        windows. Zero for a layer that has had no load. After one window, exactly that window.
         """
         state = self._state
         load: NDArray[np.float64] = self._share * state.layer_total[:, None]
         once = state.layer_windows == 1
-        if once.any():  # such a load came as float32, to which rounding leads back
+        if once.any():  # that load was float32, so rounding restores it
             load[once] = load[once].astype(np.float32)
         return load
 
@@ -152,8 +150,8 @@ class LoadForecast:
     def noise(self) -> float:
         """How noisy windows are: the variance of an expert's share is about this times the share.
 
-        Of the coming window, around the forecast: the noise of a window, plus the error of the
-        estimate. 0 where fewer than two windows have been seen.
+        That is the variance of the coming window around the forecast: the noise of a window plus
+        the error of the estimate. 0 before the second window.
         """
         from eplb_np.forecast.state import COMPARED, ERROR, NOISE
 
@@ -167,10 +165,10 @@ class LoadForecast:
 
     @property
     def turnover(self) -> float:
-        """Share of what is known that every window replaces, lately: 0 where nothing changes.
+        """Share of what is known that each window replaces lately: 0 if nothing changes.
 
-        The gain that the next window would have if it were no surprise, or the median of the
-        last 16 where that is less; 1/2 where fewer than two windows have been seen.
+        The gain that the next window will have if it is no surprise, or the median of the last 16
+        gains if that is less. 1/2 before the second window.
         """
         from eplb_np.forecast.state import ERROR, NOISE, RECENT, UPDATES
 
@@ -187,9 +185,9 @@ class LoadForecast:
 
     @property
     def windows_used(self) -> float:
-        """Windows behind the estimate, in effect: after n windows of a steady load n, or nearly.
+        """Effective number of windows behind the estimate: about n after n steady windows.
 
-        0 where none has been seen.
+        0 before the first window.
         """
         from eplb_np.forecast.state import GAIN
 
@@ -198,20 +196,20 @@ class LoadForecast:
 
     @property
     def switched(self) -> bool:
-        """Whether the last window was taken for a change of workload."""
+        """Whether the forecast found that the workload changed with the last window."""
         from eplb_np.forecast.state import SWITCHED
 
         return bool(self._state.counts[SWITCHED])
 
     @property
     def recalled(self) -> bool:
-        """Whether the last window was taken for the return of an earlier workload."""
+        """Whether the forecast found that an earlier workload returned with the last window."""
         from eplb_np.forecast.state import RECALLED
 
         return bool(self._state.counts[RECALLED])
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Return all that is remembered, to save it.
+        """Return everything that is remembered, to save it.
 
         Returns
         -------
@@ -222,7 +220,7 @@ class LoadForecast:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, ArrayLike]) -> LoadForecast:
-        """Return a forecast that goes on where another was saved, bit for bit.
+        """Return a forecast that continues a saved one, bit for bit.
 
         Parameters
         ----------
@@ -237,8 +235,8 @@ class LoadForecast:
         Raises
         ------
         ValueError
-            If an array is missing, unknown, of another shape or dtype than that of ``level``
-            asks for, or holds what no forecast can hold.
+            If an array is missing or unknown, does not fit the shape of ``level``, or has a wrong
+            dtype or values that no forecast can have.
         """
         shape = np.shape(as_array(state["level"], "level")) if "level" in state else (1, 1)
         if len(shape) != 2:
@@ -256,21 +254,21 @@ class LoadForecast:
 
 
 def _restore(target: ForecastState, source: Mapping[str, ArrayLike]) -> None:
-    """Fill a state from saved arrays; kernels trust it, so nothing unsound may come in."""
+    """Fill a state from saved arrays, which are checked here, as kernels check nothing."""
     from eplb_np.forecast.state import DOUBTED, NUM_STORED, PENDING, STORED
 
     if source.keys() != target._asdict().keys():
         missing = sorted(target._asdict().keys() - source.keys())
         unknown = sorted(source.keys() - target._asdict().keys())
         raise ValueError(
-            f"the state lacks {missing} and has unknown {unknown}: give what state_dict returned"
+            f"the state lacks {missing} and has unknown {unknown}: give what state_dict() returned"
         )
     for name, array in target._asdict().items():
         given: NDArray[Any] = as_array(source[name], name)
         if given.shape != array.shape:
             raise ValueError(
-                f"{name} has shape {given.shape}, but a state with level of shape "
-                f"{target.level.shape} needs {array.shape}"
+                f"{name} has shape {given.shape}, but must have {array.shape} for a level of shape "
+                f"{target.level.shape}"
             )
         if given.dtype != array.dtype:
             raise ValueError(f"{name} has dtype {given.dtype}: give {array.dtype}")

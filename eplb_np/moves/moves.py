@@ -1,4 +1,4 @@
-"""From one plan to another: who fetches which expert from where, and in which order."""
+"""The moves from one plan to another: which slot gets which expert from where, and when."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ class Moves:
     gpu, slot : ndarray, shape [M], int64
         Where to. What the slot held before is overwritten.
     source_gpu, source_slot : ndarray, shape [M], int64
-        Where from: the nearest that holds the expert by then, on the same GPU, the same node, or
-        any, the lower slot of equals. -1 where no active GPU holds it, so that it comes from
-        storage.
+        Where from: the nearest slot that holds the expert at that step, on the same GPU, on the
+        same node, or anywhere; a tie goes to the lower slot. -1 if no active GPU holds the
+        expert, so that it comes from storage.
     step : ndarray, shape [M], int64
-        Steps of a layer, from 0: one fetch each, or several that overwrite each other's sources
-        in a circle. Those are all read before any of them is written.
+        Step within the layer, from 0. A step is one fetch, or several that overwrite each other's
+        sources in a circle; all of those must be read before any is written.
 
     Notes
     -----
-    When the steps of a layer are made one after the other, every expert that some active GPU
-    held keeps a copy in some slot at any time. An engine that reads everything into buffers
-    before it writes anything can make them all at once.
+    If the steps of a layer are made one after the other, every expert that some active GPU held
+    always has a replica in some slot. An engine that reads everything into buffers before it
+    writes anything can make all moves at once.
     """
 
     layer: NDArray[np.int64]
@@ -78,7 +78,11 @@ class Moves:
 
     @property
     def num_fetched(self) -> int:
-        """Fetches from elsewhere: those within a GPU, which are cheap, are left out."""
+        """Fetches from another GPU or storage; copies within a GPU, which are cheap, do not count.
+
+        Equal to `moved_replicas` unless a GPU is to hold an expert more often than before and
+        held it before.
+        """
         return int((self.source_gpu != self.gpu).sum())
 
     def __repr__(self) -> str:
