@@ -156,6 +156,8 @@ def moved_replicas(
     int
         Replicas that a GPU needs and does not hold, summed over GPUs and layers. An expert that
         a GPU needs twice counts twice. Which slot of its GPU a replica is in does not matter.
+        `Moves.num_fetched` differs only if a GPU is to hold an expert more often than before and
+        held it before.
 
     Raises
     ------

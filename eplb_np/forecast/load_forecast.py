@@ -23,7 +23,7 @@ class Expected(NamedTuple):
 
     load: NDArray[np.floating[Any]]  # [L, E]
     noise: float = 0.0
-    turnover: float = 0.5  # of the defaults, `LoadForecast` says why
+    turnover: float = 0.5  # the defaults are those of a `LoadForecast` that has seen nothing
 
 
 class LoadForecast:
@@ -269,8 +269,8 @@ def _restore(target: ForecastState, source: Mapping[str, ArrayLike]) -> None:
         given: NDArray[Any] = as_array(source[name], name)
         if given.shape != array.shape:
             raise ValueError(
-                f"{name} has shape {given.shape}, but a state with level of shape "
-                f"{target.level.shape} needs {array.shape}"
+                f"{name} has shape {given.shape}, but must have {array.shape} for a level of shape "
+                f"{target.level.shape}"
             )
         if given.dtype != array.dtype:
             raise ValueError(f"{name} has dtype {given.dtype}: give {array.dtype}")

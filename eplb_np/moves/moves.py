@@ -79,7 +79,11 @@ class Moves:
 
     @property
     def num_fetched(self) -> int:
-        """Number of fetches from another GPU or storage, without the cheap ones within a GPU."""
+        """Fetches from another GPU or storage; copies within a GPU, which are cheap, do not count.
+
+        Equal to `moved_replicas` unless a GPU is to hold an expert more often than before and
+        held it before.
+        """
         return int((self.source_gpu != self.gpu).sum())
 
     def __repr__(self) -> str:

@@ -75,6 +75,14 @@ def test_moves_within_a_gpu_are_not_fetched() -> None:
     assert repr(moves) == "Moves(2, 0 of them from another GPU or storage)"
 
 
+def test_a_second_replica_on_a_gpu_is_copied_there() -> None:
+    topology = Topology(2, 4, 2)
+    old, new = plan_of([[0, 1, 0, 1]], topology), plan_of([[0, 0, 0, 1]], topology)
+    moves = new.moves_from(old)
+    assert (len(moves), moves.num_fetched) == (1, 0)
+    assert eplb_np.moved_replicas(old.phy2log, new.phy2log, 2) == 1
+
+
 @pytest.mark.parametrize(
     "other", [Topology(8, 12, 6), Topology(6, 12, 4), Topology(8, 12, 4, gpu_slots=[2, 4, 3, 3])]
 )
