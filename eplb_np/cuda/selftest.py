@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,31 +21,16 @@ from eplb_np import __version__, cuda, published
 from eplb_np._cuda import launch
 from eplb_np._cuda.device import DeviceError, require_device, simulated
 from eplb_np.cuda.timing import print_times
+from eplb_np.workloads.deployments import DEPLOYMENTS, Deployment
 
 Loads = NDArray[np.float32]
 
-
-class Shape(NamedTuple):
-    """Sizes of a plan, in the order of ``rebalance_experts``."""
-
-    num_layers: int
-    num_experts: int
-    num_replicas: int
-    num_groups: int
-    num_nodes: int
-    num_gpus: int
-
-
-REAL_SHAPES = (
-    Shape(58, 256, 288, 8, 4, 32),
-    Shape(58, 256, 288, 1, 1, 72),
-    Shape(58, 256, 320, 1, 1, 64),
-    Shape(58, 256, 384, 1, 1, 128),
-    Shape(94, 128, 160, 1, 1, 32),
-    Shape(60, 384, 448, 1, 1, 64),
-    Shape(4, 1024, 1536, 16, 4, 256),
-    Shape(2, 4096, 6144, 1, 1, 1024),
-)
+REAL = (
+    "288/8/4/32", "288 global 72", "320 global 64", "384 global 128", "160 global 32",
+    "448 global 64", "1536/16/4/256", "6144 global 1024",
+)  # fmt: skip
+MOST_SLOTS = 1 << 15
+"""Slots of all layers together. Fewer layers of a real deployment are checked if it has more."""
 
 KINDS_OF_LOADS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[Any]]] = {
     "ties": lambda rng, shape: rng.integers(0, 4, shape),
@@ -60,7 +45,7 @@ KINDS_OF_LOADS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArr
 }
 
 
-def random_shapes(num_cases: int, seed: int, largest: int) -> Iterator[tuple[int, str, Shape]]:
+def random_shapes(num_cases: int, seed: int, largest: int) -> Iterator[tuple[int, str, Deployment]]:
     """Yield the number, kind of load and sizes of random plans of up to ``largest`` experts."""
     names = list(KINDS_OF_LOADS)
     for case in range(num_cases):
@@ -73,13 +58,13 @@ def random_shapes(num_cases: int, seed: int, largest: int) -> Iterator[tuple[int
         num_gpus = num_nodes * node_gpus
         num_experts = num_groups * group_size
         slots = -(-num_experts // num_gpus) + int(rng.integers(0, 4))
-        shape = Shape(
+        shape = Deployment(
             int(rng.integers(1, 5)), num_experts, slots * num_gpus, num_groups, num_nodes, num_gpus
         )
         yield case, names[case % len(names)], shape
 
 
-def check_shape(loads: Loads, shape: Shape) -> list[str]:
+def check_shape(loads: Loads, shape: Deployment) -> list[str]:
     """Names of the functions whose results on the GPU differ from those on the CPU."""
     sizes = shape[2:]
     wrong = []
@@ -110,7 +95,7 @@ def same(on_gpu: Sequence[NDArray[Any]], on_cpu: Sequence[NDArray[Any]]) -> bool
     )
 
 
-def check(cases: Iterator[tuple[int, str, Shape]], seed: int) -> int:
+def check(cases: Iterator[tuple[int, str, Deployment]], seed: int) -> int:
     """Check cases, print which are wrong, and return how many."""
     failures = 0
     for case, kind, shape in cases:
@@ -150,12 +135,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failures = check(random_shapes(num_cases, options.seed, 16 if small else 300), options.seed)
     say(f"{num_cases} random plans: {failures} results differ from the CPU's")
     if not small:
-        real = ((-1 - i, "tokens", shape) for i, shape in enumerate(REAL_SHAPES))
-        real_failures = check(((abs(i), kind, shape) for i, kind, shape in real), options.seed)
-        say(f"{len(REAL_SHAPES)} real shapes: {real_failures} results differ from the CPU's")
+        real = ((1 + i, "tokens", real_shape(name)) for i, name in enumerate(REAL))
+        real_failures = check(real, options.seed)
+        say(f"{len(REAL)} real shapes: {real_failures} results differ from the CPU's")
         failures += real_failures
         print_times(say, options.repeats)
     return 1 if failures else 0
+
+
+def real_shape(name: str) -> Deployment:
+    """Return a deployment of the table, with as many layers as `MOST_SLOTS` allows."""
+    deployment = DEPLOYMENTS[name]
+    layers = min(deployment.num_layers, MOST_SLOTS // deployment.num_replicas)
+    return deployment._replace(num_layers=layers)
 
 
 def describe(target: Any) -> str:

@@ -13,19 +13,18 @@ from eplb_np._cuda.device import require_device
 from eplb_np._cuda.launch import configured
 from eplb_np.cuda.planning import rebalance_experts, rebalance_experts_hierarchical
 from eplb_np.planning import make_plan
-from eplb_np.topology import Topology
+from eplb_np.workloads.deployments import DEPLOYMENTS, Deployment
 
 DIFFERENT_LOADS = 8
 WARM_UP = 20
 BUSY_STEPS = 1 << 21
 
-# Layers, experts, replicas, groups, nodes, GPUs.
 SHAPES = {
-    "58 layers, 288/8/4/32": (58, 256, 288, 8, 4, 32),
-    "58 layers, 288 global 72": (58, 256, 288, 1, 1, 72),
-    "one layer, 288/8/4/32": (1, 256, 288, 8, 4, 32),
-    "one layer, 288 global 72": (1, 256, 288, 1, 1, 72),
-    "64 x 4096, 6144 global 1024": (64, 4096, 6144, 1, 1, 1024),
+    "58 layers, 288/8/4/32": DEPLOYMENTS["288/8/4/32"],
+    "58 layers, 288 global 72": DEPLOYMENTS["288 global 72"],
+    "one layer, 288/8/4/32": DEPLOYMENTS["288/8/4/32"]._replace(num_layers=1),
+    "one layer, 288 global 72": DEPLOYMENTS["288 global 72"]._replace(num_layers=1),
+    "64 x 4096, 6144 global 1024": DEPLOYMENTS["6144 global 1024"],
 }
 LARGEST_LOG2PHY = 1 << 28  # entries
 
@@ -42,10 +41,11 @@ def print_times(say: Callable[[str], None], repeats: int) -> None:
         say(f"| {name} | " + " | ".join("-" if t is None else f"{t:.1f}" for t in times) + " |")
 
 
-def measure(shape: tuple[int, ...], repeats: int) -> list[float | None]:
+def measure(shape: Deployment, repeats: int) -> list[float | None]:
     """Median microseconds for one shape, one number per column of the table."""
     cuda = require_device()
-    num_layers, num_experts, *sizes = shape
+    num_layers, num_experts = shape.num_layers, shape.num_experts
+    sizes = shape.sizes
     rng = np.random.default_rng(0)
     host = [
         rng.lognormal(6.0, 1.0, (num_layers, num_experts)).astype(np.float32)
@@ -73,9 +73,7 @@ def measure(shape: tuple[int, ...], repeats: int) -> list[float | None]:
         times[1] = device_time(plan_maps, repeats)
         times[2] = host_time(plan_maps, repeats)
 
-    num_replicas, num_groups, num_nodes, num_gpus = sizes
-    topology = Topology(num_experts, num_replicas, num_gpus, num_nodes, num_groups)
-    times[3] = host_time(lambda i: make_plan(host[i], topology, device="cuda"), repeats)
+    times[3] = host_time(lambda i: make_plan(host[i], shape.topology, device="cuda"), repeats)
     return times
 
 
