@@ -67,7 +67,7 @@ def test_a_new_policy_is_known_to_the_command(toy, tmp_path):
 
 
 def test_what_a_row_does_not_promise_is_refused(toy):
-    with refused("policy='toy' takes GPUs", "policy='refined'"):
+    with refused("policy='toy' needs", "policy='refined'"):
         eplb_np.make_plan(np.ones((2, 8)), TOPOLOGY, policy=toy, active_gpus=[0, 1, 2])
     with refused("policy='toy' plans on the CPU only"):
         eplb_np.make_plan(np.ones((2, 8)), TOPOLOGY, policy=toy, device="cuda")
