@@ -1,4 +1,4 @@
-"""Indices as compiled code takes them best, on a CPU and on a GPU."""
+"""Array indices without Python's wrap-around."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from eplb_np._numba.types import Int
 
 @kernel
 def at(index: Int) -> np.uintp:
-    """Index that is known not to be negative: spares the code for Python's wrap-around."""
+    """Index that is known not to be negative: the compiler omits the code for negative ones."""
     return np.uintp(index)
