@@ -42,8 +42,8 @@ bench: $(VENV)/bench
 
 dashboard: $(VENV)/bench
 	cd asv_benchmarks && ../$(BIN)/asv publish
-	$(BIN)/python asv_benchmarks/vendor_scripts.py
-	$(BIN)/python asv_benchmarks/check_dashboard.py
+	$(BIN)/python asv_benchmarks/tools/vendor_scripts.py
+	$(BIN)/python asv_benchmarks/tools/check_dashboard.py
 
 # That every benchmark still works, on the code as it is. The times it prints mean nothing.
 bench-check: $(VENV)/bench

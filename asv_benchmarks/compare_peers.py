@@ -1,10 +1,10 @@
-"""Compare the speed of eplb_np with the field: one run, one process, one table.
+"""Compare the speed of eplb_np with other planners: one run, one process, one table.
 
     python asv_benchmarks/compare_peers.py --loads FOLDER [--rounds 60] [--markdown]
 
-The contenders take turns in random order within each round, so that a drift of the machine hits
-all alike; each turn is one call that is not timed and one that is, on the load of the round.
-Slow contenders take part in fewer rounds. All times are in milliseconds.
+The contenders take turns in random order within each round, so that changes in the machine's speed
+affect all alike. Each turn is one untimed and one timed call, on the load of the round. Slow
+contenders take part in fewer rounds. All times are in milliseconds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from benchmarks.common import DEPLOYMENTS
 from peers import deepseek_python, numpy_batched, priority_queues
 
 try:
@@ -38,7 +39,7 @@ SLEEPING_CALLS = 30
 
 
 class Case(NamedTuple):
-    """One problem: what to plan, but for the load."""
+    """One problem: all that a plan needs except the load."""
 
     name: str
     num_layers: int
@@ -60,18 +61,17 @@ class Case(NamedTuple):
 
 
 MAIN = [
-    Case("288/8/4/32", 58, 256, 288, 8, 4, 32),
-    Case("288 global 72", 58, 256, 288, 1, 1, 72),
-    Case("288 global 32", 58, 256, 288, 1, 1, 32),
+    Case(name, *DEPLOYMENTS[f"DeepSeek-V3 {name}"])
+    for name in ("288/8/4/32", "288 global 72", "288 global 32")
 ]
 GROWTH = [  # pairs: a problem, and 16 times its experts, replicas and GPUs
     (MAIN[0], Case("16x: 4608/8/4/512", 58, 4096, 4608, 8, 4, 512)),
     (MAIN[1], Case("16x: 4608 global 1152", 58, 4096, 4608, 1, 1, 1152)),
 ]
-LARGE = Case("64x4096, 6144 global 1024", 64, 4096, 6144, 1, 1, 1024)
-SMALL = Case("1x64, 72 global 8", 1, 64, 72, 1, 1, 8)
+LARGE = Case("64x4096, 6144 global 1024", *DEPLOYMENTS["large 6144 global 1024"])
+SMALL = Case("1x64, 72 global 8", *DEPLOYMENTS["one layer 72 global 8"])
 
-# SPEC.md, section 5: the example of deepseek-ai/EPLB.
+# The example in the README of deepseek-ai/EPLB.
 EXAMPLE = Case("example", 2, 12, 16, 4, 2, 8)
 EXAMPLE_LOAD = [
     [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86],
@@ -86,8 +86,8 @@ EXAMPLE_PHY2LOG = [
 def planners() -> dict[str, Planner | None]:
     """Every column of the table; None where eplb_np lacks the function.
 
-    "l2p": ``log2phy`` is made too, as ``eplb_np.rebalance_experts`` does; the other columns of
-    eplb_np are ``make_plan``. ``deepseek_python`` makes it always, as published.
+    "l2p": ``log2phy`` is made too, as by ``eplb_np.rebalance_experts``. The other columns of
+    eplb_np are ``make_plan``. ``deepseek_python`` always makes it, as published.
     """
     columns: dict[str, Planner | None] = {
         "deepseek_python": deepseek_python.rebalance_experts,
@@ -141,7 +141,7 @@ def moe_layers(load: np.ndarray) -> np.ndarray:
 
 
 def synthetic_loads(case: Case, number: int = 6) -> list[np.ndarray]:
-    """Draw seeded loads: the package's own model of DeepSeek-V3, where it has one."""
+    """Draw seeded loads, if possible from the package's own model of DeepSeek-V3."""
     workloads = getattr(eplb_np, "workloads", None)
     if case.shape == MAIN[0].shape and hasattr(workloads, "deepseek_v3_load"):
         return [moe_layers(workloads.deepseek_v3_load(seed=seed)) for seed in range(number)]
@@ -155,13 +155,13 @@ def synthetic_loads(case: Case, number: int = 6) -> list[np.ndarray]:
 
 
 def require(condition: bool, name: str, case: Case, claim: str) -> None:
-    """Stop the script where a plan is not what it should be."""
+    """Stop the script if a plan is not what it should be."""
     if not condition:
         raise SystemExit(f"{name}, {case.name}: {claim} does not hold")
 
 
 def check_plan(plan: tuple, name: str, case: Case) -> None:
-    """Check what every plan must be, whatever the policy."""
+    """Check what every plan must satisfy, whatever the policy."""
     phy2log, log2phy, logcnt = plan
     layers = np.arange(case.num_layers)[:, None]
     counted = np.zeros(case.shape, np.int64)
@@ -184,7 +184,7 @@ def check_plan(plan: tuple, name: str, case: Case) -> None:
 
 
 def check_planners(columns: dict[str, Planner | None], loads: dict[Case, list[np.ndarray]]) -> None:
-    """Check every planner: plans are valid, and DeepSeek's are the same from all who make them."""
+    """Check that all plans are valid, and that all planners make the same deepseek plans."""
     problems = [(EXAMPLE, np.array(EXAMPLE_LOAD))]
     problems += [(case, load) for case in MAIN for load in loads[case]]
     for case, load in problems:
@@ -222,7 +222,7 @@ def take_turns(
 ) -> Times:
     """Measure all contenders side by side."""
     contenders = {name: planner for name, planner in columns.items() if planner}
-    every = {}  # take part in every so many rounds
+    every = {}  # rounds from one turn of a contender to its next
     for name, planner in contenders.items():
         time_call(planner, case, loads[0])
         affordable = SECONDS_PER_CELL * 1e3 / time_call(planner, case, loads[0]) / 2
@@ -238,7 +238,7 @@ def take_turns(
 
 
 def sleep_between(planner: Planner, case: Case, loads: list[np.ndarray]) -> list[float]:
-    """Measure calls that come every 100 ms, as in a server."""
+    """Measure calls made every 100 ms, as in a server."""
     times = []
     for turn in range(SLEEPING_CALLS):
         time.sleep(SLEEP_SECONDS)
@@ -258,7 +258,7 @@ def row(case: str, what: str, columns: dict[str, Planner | None], values: dict[s
 
 
 def ratios(values: dict[str, float], base: dict[str, float]) -> dict[str, float]:
-    """Divide column by column, where both are there."""
+    """Divide column by column, for columns that both have."""
     return {name: values[name] / base[name] for name in values if name in base}
 
 

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import pytest
 import replays
-from ablation import DEPLOYMENTS, VARIANTS, Variant, plan_variant, print_table, read_or_make
+from ablation import PLANNED, VARIANTS, Variant, plan_variant, print_table, read_or_make
 
 import eplb_np
 
@@ -30,9 +30,13 @@ def test_api_reference_has_every_public_name_and_no_other() -> None:
     assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs"])
-def test_links_to_files_lead_somewhere(page: str) -> None:
-    sources = sorted(DOCS.glob("*.md")) if page == "docs" else [ROOT / page]
+PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/studies/*.md"]
+
+
+@pytest.mark.parametrize("pages", PAGES)
+def test_links_to_files_lead_somewhere(pages: str) -> None:
+    sources = sorted(ROOT.glob(pages))
+    assert sources
     for source in sources:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", source.read_text()):
             assert (source.parent / target).exists(), f"{source.name} links to {target}"
@@ -67,7 +71,7 @@ def test_ablation_prints_a_row_for_each_deployment_and_variant(
 ) -> None:
     print_table(read_or_make([]))
     rows = capsys.readouterr().out.splitlines()[2:]
-    assert len(rows) == len(DEPLOYMENTS) * len(VARIANTS)
+    assert len(rows) == len(PLANNED) * len(VARIANTS)
     assert all("| 0 of " in row for row in rows)
 
 
@@ -95,7 +99,7 @@ def test_replays_print_a_row_for_each_trace_and_deployment(
 ) -> None:
     replays.print_table(few_profiles, num_seeds=1, num_windows=12)
     header, _, *rows = capsys.readouterr().out.splitlines()
-    assert len(rows) == len(replays.SCENARIOS) * len(replays.DEPLOYMENTS)
+    assert len(rows) == len(replays.SCENARIOS) * len(replays.REPLAYED)
     assert {row.count("|") for row in rows} == {header.count("|")}
 
 
@@ -103,8 +107,8 @@ def test_replays_print_a_row_for_each_trace_and_deployment(
 def test_what_a_lost_gpu_takes_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     replays.print_lost_gpu(few_profiles)
     rows = capsys.readouterr().out.splitlines()[2:]
-    assert len(rows) == 5 * 4 + 1  # one stays hierarchical; with one layer no total is in the way
-    assert sum("lost, seats only" in row for row in rows) == 4
+    assert len(rows) == 5 * 4 + 1  # one stays hierarchical; with one layer, no total binds
+    assert sum("lost, repaired only" in row for row in rows) == 4
 
 
 @needs_jit

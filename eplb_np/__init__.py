@@ -1,7 +1,7 @@
 """Expert parallelism load balancing for mixture-of-experts models, with NumPy and Numba.
 
-Loads come in, a plan comes out, and the plan goes where it is used. Modules whose name begins
-with an underscore are private.
+Loads go in, a plan comes out, and the plan goes where it is used. Modules whose names begin with
+an underscore are private.
 """
 
 from eplb_np import cuda, replay, workloads

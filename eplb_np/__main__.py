@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or say in one line what it needs."""
+    """Run the command line, or say in one line what is not installed."""
     try:
         from eplb_np.cli import command
     except ModuleNotFoundError as error:

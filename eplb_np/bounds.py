@@ -1,4 +1,4 @@
-"""A load that the busiest GPU of no plan can stay under."""
+"""A lower bound on the load of the busiest GPU, whatever the plan."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ BISECTIONS = 60
 def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
     """Lower bound on the largest GPU load of each layer, over all plans of a topology.
 
-    Where GPUs differ in speed, it bounds the longest time, which is a GPU's load over its speed.
+    Where GPUs differ in speed, the bound is on the longest time: a GPU's load over its speed.
 
     Parameters
     ----------
     load : array_like, shape [L, E]
-        Load of each logical expert, in any unit; split evenly over an expert's replicas.
+        Load of each logical expert, in any unit. An expert's replicas share its load evenly.
     topology : Topology
-        Sizes. Where its placement is hierarchical, the bound is over plans that keep groups
-        whole and give each node equally many.
+        Sizes of the deployment. Where its placement is hierarchical, the bound is over plans
+        that keep groups whole and give each node the same number of groups.
 
     Returns
     -------
@@ -33,44 +33,45 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        If ``load`` is not a valid load, or not of ``topology.num_experts`` experts, or
-        ``topology`` is none.
+        If ``load`` is not a valid load of ``topology.num_experts`` experts, or ``topology`` is
+        not a `Topology`.
 
     Notes
     -----
-    The largest of three bounds, each with its proof.
+    The result is the largest of three bounds. Each comes with its proof.
 
-    1. *The mean.* The GPU loads sum up to the layer's load, so the longest time is at least the
+    1. *The mean.* The GPU loads add up to the layer's load, so the longest time is at least the
        layer's load over the speed of all active GPUs together.
     2. *The largest replica.* A GPU carries at least each replica in it, and none is faster than
-       the fastest. Let P be the slots of the active GPUs. Suppose no replica
+       the fastest GPU. Let P be the number of slots of the active GPUs. Suppose no replica
        carries more than M. Then expert e has at least ``ceil(load[e] / M)`` replicas, and at
-       least one. If these sum up to more than P, there is no such plan, so in every plan some
+       least one. If these add up to more than P, no such plan exists, so in every plan some
        replica, and its GPU, carries more than M. The bound is the largest such M that a
-       bisection finds: a certificate in itself, whatever its last digits. (Rounding of
-       ``load / M`` can only lower the ceiling, never raise it over the true one.)
+       bisection finds. Any such M is a valid bound, however precise the bisection. (Rounding of
+       ``load / M`` can lower the ceiling, but never raise it above the true one.)
     3. *The heaviest node*, where placement is hierarchical, with N nodes of k groups each: its
        load over the speed of the fastest node, bounded from the groups' loads sorted descending,
        g[0] >= g[1] >= ... For each j < k, the j N + 1 heaviest groups lie on N nodes, so some
-       node has at least j + 1 of them, which weigh at least as much as the last j + 1 of these;
-       its other k - j - 1 groups weigh at least as much as the lightest of all. Where k = 2 the
-       bound is the exact optimum: pair the heaviest with the lightest, and so on inwards. For
-       take any pair i, of g[i] and g[2 N - 1 - i]. Either two of the i + 1 heaviest groups share
-       a node, whose load is then at least g[i - 1] + g[i]. Or they lie on different nodes,
-       beside i + 1 different partners, of which the heaviest weighs at least g[2 N - 1 - i]; its
-       node weighs at least g[i] more. In both cases some node is no lighter than the pair.
+       node has at least j + 1 of them, which weigh at least as much as the lightest j + 1 of
+       them. The node's other k - j - 1 groups weigh at least as much as the k - j - 1 lightest
+       groups of all. Where k = 2 the bound is the exact optimum: pair the heaviest group with
+       the lightest, the second heaviest with the second lightest, and so on. Proof: take any
+       pair i, g[i] and g[2 N - 1 - i]. Either two of the i + 1 heaviest groups share a node,
+       whose load is then at least g[i - 1] + g[i]. Or they lie on different nodes, with i + 1
+       different partners. The heaviest of these partners weighs at least g[2 N - 1 - i], and
+       the other group on its node at least g[i]. In both cases some node is at least as heavy
+       as the pair.
 
-    Bounds hold up to the rounding of float64 sums.
-
-    O(L E) for the second bound times a constant of 60 bisections.
+    The bounds hold up to the rounding of float64 sums. O(60 L E): the second bound takes 60
+    bisection steps.
     """
-    check_is("topology", topology, Topology, "make one of the sizes")
+    check_is("topology", topology, Topology, "build one from the sizes")
     as_load(load, "load")
-    weight = np.asarray(load).astype(np.float64)  # the bound is on the loads as given
+    weight = np.asarray(load).astype(np.float64)  # not the float32 that kernels plan from
     if weight.shape[1] != topology.num_experts:
         raise ValueError(
             f"load has {weight.shape[1]} experts, but the topology is for "
-            f"num_experts={topology.num_experts}"
+            f"num_experts={topology.num_experts}: give loads and a topology of the same experts"
         )
     slots = topology.active_slots
     speed = np.where(slots > 0, 1.0 / topology.slowness, 0.0)
@@ -86,8 +87,8 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
 
 
 def _largest_replica(weight: NDArray[np.float64], num_slots: int) -> NDArray[np.float64]:
-    low = np.zeros(weight.shape[0])  # more than P replicas would be needed, or no load at all
-    high = weight.max(axis=1)  # one replica of each is enough
+    low = np.zeros(weight.shape[0])  # needs more than P replicas, or the layer has no load
+    high = weight.max(axis=1)  # one replica of each expert is enough
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

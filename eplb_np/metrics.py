@@ -1,6 +1,6 @@
-"""How evenly a plan spreads a load, and what changing plans costs.
+"""How evenly a plan spreads a load, and how much a change of plans moves.
 
-The load of an expert is split evenly over its replicas. All figures are float64.
+An expert's replicas share its load evenly. All figures are float64.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eplb_np.moves.fetches import count_fetches
 def replica_load(
     phy2log: NDArray[np.integer], logcnt: NDArray[np.integer], load: ArrayLike
 ) -> NDArray[np.float64]:
-    """Load of the replica in each slot.
+    """Compute the load of the replica in each slot.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def replica_load(
     if values.shape != logcnt.shape:
         raise ValueError(
             f"load has shape {values.shape}, but the plan is for [layers, experts] = "
-            f"{logcnt.shape}: give the load of the layers that were planned"
+            f"{logcnt.shape}: give loads of that shape"
         )
     check_loads(values, "load")
     experts = np.asarray(phy2log, np.int64)
-    # An empty slot's -1 takes the last expert's load, which must not stay.
+    # The -1 of an empty slot has picked the last expert's load: set it to 0.
     loads = np.take_along_axis(values / logcnt, experts, axis=1)
     return np.where(experts < 0, 0.0, loads) if experts.min(initial=0) < 0 else loads
 
@@ -58,7 +58,7 @@ def replica_load(
 def gpu_load(
     phy2log: NDArray[np.integer], logcnt: NDArray[np.integer], load: ArrayLike, num_gpus: int
 ) -> NDArray[np.float64]:
-    """Load of each GPU.
+    """Compute the load of each GPU.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def gpu_load(
 
 
 def balancedness(loads: NDArray[np.floating]) -> float:
-    """Mean load over largest load, summed over layers: 1 is perfect.
+    """Ratio of mean load to largest load, both summed over layers: 1 is perfect.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ def balancedness(loads: NDArray[np.floating]) -> float:
     Returns
     -------
     float
-        Sum over layers of the mean, divided by the sum over layers of the largest, since every
-        layer waits for its busiest GPU. 1.0 where there is no load at all.
+        Sum over layers of the mean load, divided by the sum over layers of the largest load,
+        since every layer waits for its busiest GPU. 1.0 if all loads are zero.
 
     Notes
     -----
@@ -116,7 +116,7 @@ def balancedness(loads: NDArray[np.floating]) -> float:
 
 
 def layer_balancedness(loads: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Mean load over largest load of each layer: 1 is perfect.
+    """Ratio of mean load to largest load of each layer: 1 is perfect.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def layer_balancedness(loads: NDArray[np.floating]) -> NDArray[np.float64]:
 def moved_replicas(
     old_phy2log: NDArray[np.integer], new_phy2log: NDArray[np.integer], num_gpus: int
 ) -> int:
-    """Replicas that GPUs must fetch to go from one plan to another.
+    """Count the replicas that GPUs must fetch to go from one plan to another.
 
     Parameters
     ----------
@@ -154,8 +154,10 @@ def moved_replicas(
     Returns
     -------
     int
-        For each layer and GPU the experts it needs and does not hold, counted as multisets,
-        summed. Where on the GPU a replica sits does not matter.
+        Replicas that a GPU needs and does not hold, summed over GPUs and layers. An expert that
+        a GPU needs twice counts twice. Which slot of its GPU a replica is in does not matter.
+        `Moves.num_fetched` differs only if a GPU is to hold an expert more often than before and
+        held it before.
 
     Raises
     ------
@@ -168,8 +170,8 @@ def moved_replicas(
     """
     if old_phy2log.shape != new_phy2log.shape:
         raise ValueError(
-            f"the plans have shapes {old_phy2log.shape} and {new_phy2log.shape}: "
-            "compare plans of the same layers and slots"
+            f"old_phy2log has shape {old_phy2log.shape}, but new_phy2log has shape "
+            f"{new_phy2log.shape}: compare plans of the same layers and slots"
         )
     gpus = as_size("num_gpus", num_gpus)
     num_slots = old_phy2log.shape[1]

@@ -1,4 +1,4 @@
-"""The plan that users hold: which expert is in which slot, and how good that is."""
+"""`Plan`: which expert is in which slot, and how well that balances a load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np import metrics
-from eplb_np._arguments import as_size, check_is
+from eplb_np._arguments import as_list, as_size, check_is
 from eplb_np._files.archive import ArchiveFormat
 from eplb_np.bounds import lower_bound
 from eplb_np.maps.log2phy import make_log2phy
@@ -27,38 +27,38 @@ PLAN_FILE = ArchiveFormat(
     version=1,
     suffixes=(".json", ".npz"),
     needed=("dtype", "moe_layer_ids", "phy2log", "phyrank", "policy", "topology"),
-    complaint=" is not a plan",
+    complaint=" is not a plan that Plan.save wrote",
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Where the replicas of every layer's experts are.
+    """Which expert is in each slot of each GPU, for every layer.
 
-    Made by `make_plan` or `Plan.load`. Frozen, and its arrays are read-only.
+    Made by `make_plan` or `Plan.load`. A plan is frozen, and its arrays are read-only.
 
     Parameters
     ----------
     phy2log : ndarray, shape [L, P], int64 or int32
-        Logical expert in each slot, -1 in an empty one; GPU g owns the slots from
-        ``topology.first_slots[g]`` onward. The slots of a GPU that is gone are empty.
+        Logical expert in each slot, -1 if it is empty. GPU g owns the slots from
+        ``topology.first_slots[g]`` up to, but not including, ``topology.first_slots[g + 1]``.
+        The slots of a GPU that is gone are empty.
     phyrank : ndarray, shape [L, P], same dtype
-        Which of its expert's replicas is in the slot, from 0; -1 in an empty one.
+        Rank of each slot's replica among the replicas of its expert, from 0; -1 if it is empty.
     topology : Topology
         Sizes of the deployment.
     policy : str
         Name of the policy that made the plan.
     moe_layer_ids : sequence of int, optional
-        Id in the model of each planned layer, ascending; by default 0 .. L - 1. A model with
-        dense layers has MoE layers whose ids do not start at 0.
+        Id in the model of each planned layer, ascending; by default 0 .. L - 1. The ids of a
+        model whose first layers are dense start above 0.
     device : {"cpu", "cuda"}, default: "cpu"
-        Where the plan was made. Equal plans are equal wherever they were made, and files do not
-        keep it.
+        Where the plan was made. It plays no part in comparisons, and files do not store it.
 
     Raises
     ------
     ValueError
-        If the arrays do not state a plan of that topology (see `Plan.check`).
+        If the arrays are not a valid plan of that topology (see `Plan.check`).
     """
 
     phy2log: NDArray[np.signedinteger[Any]]
@@ -69,7 +69,7 @@ class Plan:
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        check_is("topology", self.topology, Topology, "make one of the sizes")
+        check_is("topology", self.topology, Topology, "build one from the sizes")
         for name in ("phy2log", "phyrank"):
             object.__setattr__(self, name, read_only(np.array(getattr(self, name))))
         check_maps(self.phy2log, self.phyrank, self.topology)
@@ -85,7 +85,7 @@ class Plan:
         moe_layer_ids: Sequence[int],
         device: Device = "cpu",
     ) -> Plan:
-        """Hold what a policy has just made, unchecked: a check can take longer than planning."""
+        """Wrap what a policy has just made, unchecked: a check can take longer than planning."""
         plan = object.__new__(cls)
         phy2log, phyrank, logcnt = (read_only(array) for array in maps)
         plan.__dict__.update(
@@ -101,7 +101,7 @@ class Plan:
 
     @property
     def num_layers(self) -> int:
-        """Planned layers, L."""
+        """Number of planned layers, L."""
         return int(self.phy2log.shape[0])
 
     @property
@@ -111,7 +111,7 @@ class Plan:
 
     @property
     def placement(self) -> Placement:
-        """``"hierarchical"`` where whole groups went to nodes, ``"global"`` where they did not."""
+        """``"hierarchical"`` if whole groups go to nodes, else ``"global"``, as on one node."""
         return self.topology.placement
 
     @cached_property
@@ -121,9 +121,9 @@ class Plan:
 
     @cached_property
     def log2phy(self) -> NDArray[np.signedinteger[Any]]:
-        """Slot of each replica of each expert by its rank, shape [L, E, X]; -1 where none is.
+        """Slot of each replica of each expert by its rank, shape [L, E, X], padded with -1.
 
-        X is as in `rebalance_experts`. Built when first asked for: it is far larger than the
+        X is as in `rebalance_experts`. Built on first access, because it is far larger than the
         rest of the plan.
         """
         num_experts = self.topology.num_experts
@@ -134,12 +134,12 @@ class Plan:
         return read_only(log2phy.astype(self.dtype, copy=False))
 
     def gpu_load(self, load: ArrayLike) -> NDArray[np.float64]:
-        """Load of each GPU under a load, shape [L, num_gpus].
+        """Compute the load of each GPU, shape [L, num_gpus].
 
         Parameters
         ----------
         load : array_like, shape [L, E]
-            Load of each logical expert, in any unit; not only the one planned from.
+            Load of each logical expert, in any unit. It need not be the load planned from.
 
         Returns
         -------
@@ -156,7 +156,7 @@ class Plan:
         return per_gpu.reshape(shape)
 
     def gpu_time(self, load: ArrayLike) -> NDArray[np.float64]:
-        """Time that each GPU takes for a load: its load over its speed, shape [L, num_gpus].
+        """Compute the time that each GPU takes: its load over its speed, shape [L, num_gpus].
 
         Parameters
         ----------
@@ -171,10 +171,10 @@ class Plan:
         return self.gpu_load(load) * self.topology.slowness
 
     def balancedness(self, load: ArrayLike) -> float:
-        """GPU balancedness under a load: mean over largest GPU load, summed over layers.
+        """GPU balancedness: ratio of mean to largest GPU load, both summed over layers.
 
-        Where GPUs differ in speed or are gone, it is the time that active GPUs would take if all
-        were done at once, over the time of the slowest.
+        Where GPUs differ in speed or are gone, it is the time that perfectly balanced active GPUs
+        would take, over the time of the slowest GPU.
 
         Parameters
         ----------
@@ -195,7 +195,7 @@ class Plan:
         return at_once / longest if longest > 0 else 1.0
 
     def replica_balancedness(self, load: ArrayLike) -> float:
-        """Mean over largest replica load, summed over layers.
+        """Ratio of mean to largest replica load, both summed over layers.
 
         Parameters
         ----------
@@ -216,7 +216,7 @@ class Plan:
         return mean / largest if largest > 0 else 1.0
 
     def lower_bound(self, load: ArrayLike) -> NDArray[np.float64]:
-        """Load that the busiest GPU of no plan of this topology can stay under.
+        """Lower bound on the largest GPU load of each layer, over all plans of this topology.
 
         Parameters
         ----------
@@ -226,34 +226,34 @@ class Plan:
         Returns
         -------
         ndarray, shape [L], float64
-            The bound and its proof are those of `eplb_np.lower_bound`. Where GPUs differ in
-            speed it bounds the longest time (`gpu_time`).
+            As `eplb_np.lower_bound`, which has the proof. Where GPUs differ in speed, the bound
+            is on the longest time (`gpu_time`).
         """
         return lower_bound(load, self.topology)
 
     def moves_from(self, other: Plan) -> Moves:
-        """List which GPU fetches which expert from where to go from another plan to this one.
+        """List the moves from another plan to this one: who fetches what from where.
 
         Parameters
         ----------
         other : Plan
-            The plan in use, of the same layers, experts and slots. What its GPUs hold that are
-            none of this plan's active ones is lost.
+            The plan in use, with the same layers, experts and slots. Replicas on GPUs that are
+            not active in this plan count as lost.
 
         Returns
         -------
         Moves
-            In an order that never drops the last copy of an expert.
+            In an order that never overwrites the last copy of an expert.
 
         Raises
         ------
         ValueError
-            If ``other`` is no plan, or of other layers, experts or slots.
+            If ``other`` is not a plan, or differs in layers, experts or slots.
 
         Notes
         -----
-        O(L P + M P) for M moves. A replica that changes its slot on a GPU is a move too, though
-        no fetch from elsewhere; plans made by mending have none of these.
+        O(L P + M P) for M moves. A replica that changes its slot within a GPU is a move too,
+        although nothing is fetched from another GPU. Plans made by mending have no such moves.
 
         Examples
         --------
@@ -264,7 +264,7 @@ class Plan:
         ...     print(f"GPU {move.gpu} fetches expert {move.expert} from GPU {move.source_gpu}")
         GPU 0 fetches expert 2 from GPU 1
         """
-        check_is("other", other, Plan, "give the plan that is in use, or Plan.load it")
+        check_is("other", other, Plan, "give the plan in use, or read it with Plan.load")
         mine, theirs = self.topology, other.topology
         if (
             self.num_layers != other.num_layers
@@ -272,21 +272,21 @@ class Plan:
             or not np.array_equal(mine.first_slots, theirs.first_slots)
         ):
             raise ValueError(
-                f"no moves lead from {other} to {self}: give a plan of the same layers, experts "
-                "and slots of each GPU"
+                f"other={other} does not fit {self}: give a plan with the same layers, experts "
+                "and slots on every GPU"
             )
         return moves_between(other.phy2log, self.phy2log, mine)
 
     def check(self) -> None:
-        """State every invariant of a plan.
+        """Check every invariant of a plan.
 
         Raises
         ------
         ValueError
-            Unless the arrays are integer, of shape [L, num_replicas] and of one dtype, int64 or
-            int32; every slot holds an expert of the topology or is empty, those of GPUs that are
-            gone are empty; every expert has a replica in every layer; the ranks of an expert's
-            replicas are 0 .. count - 1; and ``moe_layer_ids`` are L ascending ids.
+            Unless both arrays have shape [L, num_replicas] and the same dtype, int64 or int32;
+            every slot holds an expert of the topology or is empty, and the slots of GPUs that
+            are gone are empty; every expert has a replica in every layer; the ranks of an
+            expert's replicas are 0 .. count - 1; and ``moe_layer_ids`` has L ascending ids.
 
         Notes
         -----
@@ -296,17 +296,20 @@ class Plan:
         check_layer_ids(self.moe_layer_ids or (), self.num_layers)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the plan to a ``.npz`` or ``.json`` file, whole or not at all.
+        """Write the plan to a ``.npz`` or ``.json`` file, atomically.
 
         Parameters
         ----------
         path : path-like
-            Where to; the suffix says which format. A file that is there is replaced.
+            File to write. Its suffix selects the format. An existing file is replaced, and is
+            left unchanged if writing fails.
 
         Raises
         ------
         ValueError
-            If the suffix is another.
+            If the suffix is neither ``.npz`` nor ``.json``.
+        FileNotFoundError
+            If the folder does not exist.
         """
         header = {
             "policy": self.policy,
@@ -319,7 +322,7 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Plan:
-        """Read a plan that `save` wrote.
+        """Read a plan that `Plan.save` wrote.
 
         Parameters
         ----------
@@ -335,6 +338,8 @@ class Plan:
         ------
         ValueError
             If the file is damaged or holds something else.
+        FileNotFoundError
+            If there is no such file.
         """
         with PLAN_FILE.reading(path) as content:
             return Plan(
@@ -361,31 +366,30 @@ class Plan:
         sizes = self.topology
         return (
             f"Plan({self.num_layers} layers, {sizes.num_experts} experts in "
-            f"{sizes.num_replicas} slots of {sizes.num_gpus} GPUs, policy={self.policy!r}, "
+            f"{sizes.num_replicas} slots on {sizes.num_gpus} GPUs, policy={self.policy!r}, "
             f"placement={self.placement!r})"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy's arrays are read-only too, and what was built on demand is left behind.
+        # Rebuild copies: their arrays become read-only too, and cached properties are dropped.
         fields = (self.phy2log, self.phyrank, self.topology, self.policy, self.moe_layer_ids)
         return Plan, (*fields, self.device)
 
 
 def check_layer_ids(ids: Sequence[int], num_layers: int) -> tuple[int, ...]:
-    """Return the ids of a plan's layers as ints, or raise ``ValueError`` where they are none."""
-    checked = tuple(as_size("an id in moe_layer_ids", i, minimum=0) for i in ids)
+    """Return the ids of a plan's layers as ints, or raise ``ValueError`` if they are not valid."""
+    hint = "give one id for each planned layer, in ascending order"
+    given = as_list("moe_layer_ids", ids, hint)
+    checked = tuple(as_size("an id in moe_layer_ids", i, minimum=0) for i in given)
     if len(checked) != num_layers or any(a >= b for a, b in pairwise(checked)):
-        raise ValueError(
-            f"moe_layer_ids={list(ids)} do not name {num_layers} layers: "
-            "give one id for each planned layer, ascending"
-        )
+        raise ValueError(f"moe_layer_ids={list(checked)} does not fit {num_layers} layers: {hint}")
     return checked
 
 
 def _as_integers(values: Any, dtype: str) -> NDArray[Any]:
-    """Cast what a file holds to the dtype that it states, where that changes no value."""
+    """Cast an array of a file to the dtype that the file states, if that changes no value."""
     given = np.asarray(values)
     array = given.astype(dtype)
     if given.dtype.kind != "i" or (array != given).any():
-        raise ValueError(f"its arrays hold other numbers than {dtype}")
+        raise ValueError(f"its arrays hold values that are not {dtype} integers")
     return array

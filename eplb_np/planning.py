@@ -13,7 +13,7 @@ from eplb_np._arguments import as_size, check_is
 from eplb_np._loads.host import as_history
 from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.maps.maps import Maps
-from eplb_np.mending.limits import MoveLimits, check_limits
+from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.policies import POLICIES, Device, PolicyName, check_policy, function_named
 from eplb_np.topology import Topology
@@ -43,61 +43,65 @@ def make_plan(
     Parameters
     ----------
     load : array_like, shape [L, E] or [W, L, E], any real dtype
-        Load of each logical expert of each MoE layer, in any unit (tokens, usually), in one
-        window of time or in W, the oldest first. From several windows, the load of the coming
-        one is forecast; how far back that looks is decided by the loads themselves. A layer of
-        zeros is legal. Cast to float32.
+        Load of each logical expert of each MoE layer, in any unit (usually tokens), in one
+        window of time or in W windows, oldest first. From several windows, the load of the
+        coming one is forecast; the loads themselves decide how far back the forecast looks. A
+        layer may be all zero. Cast to float32.
     topology : Topology, optional
-        Sizes of the deployment, in place of those that follow; by default those of ``current``.
+        Sizes of the deployment, instead of the sizes that follow; by default those of
+        ``current``.
     num_replicas : int, optional
-        Physical experts (slots) of a layer, P; at least E. A multiple of ``num_gpus``, but for
-        the refined policy.
+        Physical experts (slots) of a layer, P; at least E. A multiple of ``num_gpus``, except
+        for the refined policy.
     num_gpus : int, optional
         GPUs of the deployment.
     num_nodes : int, default: 1
         Nodes; divides ``num_gpus``.
     num_groups : int, default: 1
-        Groups of consecutive logical experts; divides E. Where ``num_nodes`` divides it, whole
-        groups go to nodes; elsewhere the placement is global, and `Plan.placement` says so.
+        Groups of consecutive logical experts; divides E. If there are several nodes and
+        ``num_nodes`` divides ``num_groups``, whole groups go to nodes. Otherwise the placement
+        is global. `Plan.placement` says which it is.
     gpu_slots, gpu_speeds : sequence, optional
-        Slots and speed of each GPU, where they differ, as in `Topology`; refined policy only.
+        Slots and speed of each GPU, if they differ, as in `Topology`; refined policy only.
     active_gpus : sequence of int or of bool, optional
-        The GPUs that are there, as in `Topology`, or in place of those that ``topology`` has;
-        refined policy only.
+        The GPUs that are available, as in `Topology`; replaces the active GPUs of ``topology``.
+        Refined policy only.
     policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
         As in `rebalance_experts`.
     current : Plan, optional
-        The plan in use, to be mended with few moves instead of planning from scratch; refined
-        policy only. What keeps its expert keeps its slot.
+        The plan in use. It is mended with few moves, instead of planning from scratch; refined
+        policy only. A replica that stays on its GPU keeps its slot.
     limits : MoveLimits, optional
-        Budget, price and tolerance of the moves away from ``current``.
+        Budget, price and tolerance of the moves from ``current`` to the new plan.
     dtype : {int64, int32}, optional
-        Integer type of the plan's arrays; by default int64, or that of ``current``. JAX and
-        TensorFlow want int32.
+        Integer type of the plan's arrays; by default that of ``current``, or int64. JAX and
+        TensorFlow expect int32.
     moe_layer_ids : sequence of int, optional
-        Id in the model of each layer, ascending; by default 0 .. L - 1, or those of ``current``.
+        Id in the model of each layer, ascending; by default those of ``current``, or 0 .. L - 1.
     num_threads : int, optional
-        Threads over layers, chosen as in `rebalance_experts`. A budget of moves is spent layer
-        by layer, on one thread.
+        Threads over layers; the default is that of `rebalance_experts`. A budget of moves is
+        spent layer by layer, on one thread.
     device : {"cpu", "cuda", "auto"}, default: "cpu"
-        Where to plan. ``"cuda"`` is a GPU, for the hybrid and the deepseek policy: the same plan,
-        and ``load`` may be there. ``"auto"`` is the GPU where there is one that works and can
-        make the plan, else the CPU; `Plan.device` says which it was.
+        Where to plan. ``"cuda"`` makes the same plan on a GPU, for the hybrid and the deepseek
+        policy. ``"auto"`` uses the GPU if there is a usable one that can make the plan, else the
+        CPU. `Plan.device` says which it was. With ``"cuda"`` or ``"auto"``, ``load`` may be on
+        the GPU.
 
     Returns
     -------
     Plan
-        The plan; its ``log2phy`` is built only when asked for.
+        The plan. Its ``log2phy`` is built on first access.
 
     Raises
     ------
     ValueError
-        If ``load`` is not a valid load, a size is missing, wrong or does not fit another,
-        ``policy`` or ``dtype`` is unknown, ``moe_layer_ids`` do not fit the layers, ``current``
-        is no plan of these layers, experts and slots, or another policy than the refined one
-        is to mend, or to plan for GPUs that differ. Nothing has been computed then.
+        If ``load`` is not a valid load; if a size is missing, wrong or does not fit another; if
+        ``policy``, ``device`` or ``dtype`` is unknown; if ``moe_layer_ids`` does not fit the
+        layers; if ``current`` is not a plan of the same layers, experts and slots; or if a
+        policy other than the refined one is asked to mend, or to plan for GPUs that differ. All
+        of this is checked before any planning.
     eplb_np.cuda.DeviceError
-        If ``device="cuda"`` and there is no usable GPU; the message says what is missing.
+        If ``device="cuda"`` and no GPU is usable; the message says what is missing.
 
     See Also
     --------
@@ -106,10 +110,10 @@ def make_plan(
 
     Notes
     -----
-    O(L (E + P log P)) at most, and O(W L E) for the forecast; the same bytes on every run and
-    thread count, and on every machine but where mending rests on its exponentials. Mending
-    makes no layer's longest GPU time under the forecast longer, but where an expert has to be
-    seated anew.
+    O(L (E + P log P)) at most, and O(W L E) for the forecast. Byte-identical across runs, thread
+    counts and machines; mending is identical across runs and thread counts only, because it
+    calls exp. Mending never makes a layer's longest GPU time under the forecast longer, unless
+    it has to place a lost expert.
 
     Examples
     --------
@@ -128,23 +132,26 @@ def make_plan(
         load = as_host_load(load)
     history = as_history(load, "load")
     num_layers, num_experts = history.shape[1:]
-    sizes = _sizes(
-        num_experts, topology, num_replicas, num_gpus, num_nodes, num_groups, gpu_slots,
-        gpu_speeds, active_gpus, current,
-    )  # fmt: skip
-    check_policy(policy, sizes)
+    sizes = {
+        "num_replicas": num_replicas, "num_gpus": num_gpus, "num_nodes": num_nodes,
+        "num_groups": num_groups, "gpu_slots": gpu_slots, "gpu_speeds": gpu_speeds,
+    }  # fmt: skip
+    topology = _topology_of(num_experts, topology, sizes, active_gpus, current)
+    check_policy(policy, topology)
     check_limits(limits)
     if current is not None:
-        check_current(current, num_layers, sizes, policy)
+        check_current(current, num_layers, topology, policy)
         dtype = current.dtype if dtype is None else dtype
         moe_layer_ids = current.moe_layer_ids if moe_layer_ids is None else moe_layer_ids
     elif limits is not None:
-        raise ValueError("limits of moves are given, but no plan to move from: give current")
+        raise ValueError(
+            "limits are given, but no plan to move from: give current, or leave out limits"
+        )
     ids = range(num_layers) if moe_layer_ids is None else moe_layer_ids
     wanted = Wanted(
-        sizes,
+        topology,
         policy,
-        limits or MoveLimits(),
+        limits or NO_LIMITS,
         as_integer_type(np.int64 if dtype is None else dtype),
         check_layer_ids(ids, num_layers),
     )
@@ -158,7 +165,7 @@ def make_plan(
 
 
 class Wanted(NamedTuple):
-    """What a plan is to be like, all of it checked."""
+    """Properties that the plan must have, already checked."""
 
     topology: Topology
     policy: str
@@ -174,7 +181,7 @@ def plan_next(
     num_threads: int | None = None,
     device: Device | Literal["auto"] = "cpu",
 ) -> Plan:
-    """Plan for what is expected: from scratch, or by mending the plan in use."""
+    """Plan for the expected load: from scratch, or by mending the plan in use."""
     policy = POLICIES[wanted.policy]
     made_on: Device = "cpu"
     if current is not None and policy.mender is not None:
@@ -200,11 +207,13 @@ def make_maps(
 
 
 def check_device(device: str, policy: str, mends: bool) -> None:
-    """Raise ``ValueError`` for an unknown device, or a GPU for what only the CPU plans."""
+    """Raise ``ValueError`` for an unknown device, or a GPU for a plan that only the CPU makes."""
     if device not in ("cpu", "cuda", "auto"):
         raise ValueError(f"device={device!r} is unknown: give one of 'cpu', 'cuda', 'auto'")
+    if device != "cuda":
+        return
     check_policy(policy)
-    if device == "cuda" and (mends or "cuda" not in POLICIES[policy].planners):
+    if mends or "cuda" not in POLICIES[policy].planners:
         raise ValueError(
             f"policy={policy!r}{' with a current plan' if mends else ''} plans on the CPU only: "
             "give device='cpu' or 'auto', or another policy"
@@ -212,105 +221,102 @@ def check_device(device: str, policy: str, mends: bool) -> None:
 
 
 def _make_maps_on(
-    device: str, weight: NDArray[np.float32], sizes: Topology, policy: str, num_threads: int | None
+    device: str,
+    weight: NDArray[np.float32],
+    topology: Topology,
+    policy: str,
+    num_threads: int | None,
 ) -> tuple[Maps, Device]:
-    """Plan on the device that was asked for, and say on which it was."""
+    """Plan on the requested device, and return the device that was used."""
     gpu_planner = POLICIES[policy].planners.get("cuda")
     if device != "cpu" and gpu_planner is not None:
         from eplb_np._cuda.device import DeviceError
 
         try:
-            return function_named(gpu_planner)(weight, sizes, policy, num_threads), "cuda"
+            return function_named(gpu_planner)(weight, topology, policy, num_threads), "cuda"
         except DeviceError:
             if device == "cuda":
                 raise
-    return make_maps(weight, sizes, policy, num_threads), "cpu"
+    return make_maps(weight, topology, policy, num_threads), "cpu"
 
 
-def _sizes(
+def _topology_of(
     num_experts: int,
     topology: Topology | None,
-    num_replicas: int | None,
-    num_gpus: int | None,
-    num_nodes: int,
-    num_groups: int,
-    gpu_slots: Sequence[int] | None,
-    gpu_speeds: Sequence[float] | None,
+    sizes: dict[str, Any],
     active_gpus: Sequence[int] | None,
     current: Plan | None,
 ) -> Topology:
-    """Sizes of the deployment, from whatever way they were given."""
-    named = (num_replicas, num_gpus, gpu_slots, gpu_speeds)
-    if (num_nodes, num_groups) == (1, 1) and all(size is None for size in named):
+    """Topology of the deployment, however the caller gave it."""
+    if sizes["num_nodes"] == sizes["num_groups"] == 1 and all(
+        sizes[name] is None for name in ("num_replicas", "num_gpus", "gpu_slots", "gpu_speeds")
+    ):
         if topology is None and current is not None:
             topology = current.topology
     elif topology is not None:
-        raise ValueError("both a topology and sizes are given: give one or the other")
+        raise ValueError("both topology and sizes are given: give one or the other")
     if topology is None:
-        if num_replicas is None or num_gpus is None:
+        if sizes["num_replicas"] is None or sizes["num_gpus"] is None:
             raise ValueError(
-                f"num_replicas={num_replicas} and num_gpus={num_gpus}: "
-                "give both, or a Topology in their place"
+                f"num_replicas={sizes['num_replicas']} and num_gpus={sizes['num_gpus']}: "
+                "give both, or a Topology instead"
             )
-        return Topology(
-            num_experts, num_replicas, num_gpus, num_nodes, num_groups, gpu_slots, gpu_speeds,
-            active_gpus,
-        )  # fmt: skip
-    check_is("topology", topology, Topology, "give sizes by name, as in num_replicas=288")
+        return Topology(num_experts, active_gpus=active_gpus, **sizes)
+    check_is("topology", topology, Topology, "pass sizes by keyword, as in num_replicas=288")
     if topology.num_experts != num_experts:
         raise ValueError(
             f"load has {num_experts} experts, but the topology is for "
-            f"num_experts={topology.num_experts}: give a Topology of {num_experts} experts"
+            f"num_experts={topology.num_experts}: give a Topology with num_experts={num_experts}"
         )
     return topology if active_gpus is None else replace(topology, active_gpus=active_gpus)
 
 
 def check_is_plan(current: Plan) -> None:
-    """Raise ``ValueError`` where something else than a plan is said to be in use."""
-    check_is("current", current, Plan, "give the plan in use, or Plan.load it")
+    """Raise ``ValueError`` unless the plan in use is a `Plan`."""
+    check_is("current", current, Plan, "give the plan in use, or read it with Plan.load")
 
 
 def check_current(current: Plan, num_layers: int, sizes: Topology, policy: str) -> None:
-    """Raise ``ValueError`` unless a plan in use can be mended for these sizes."""
+    """Raise ``ValueError`` unless the plan in use can be mended for these sizes."""
     if POLICIES[policy].mender is None:
         raise ValueError(
-            f"policy={policy!r} plans from scratch and takes no current plan: "
-            "give policy='refined' to mend it"
+            f"policy={policy!r} only plans from scratch, and cannot mend current: "
+            "give policy='refined', or leave out current"
         )
     old = current.topology
     if current.num_layers != num_layers or old.num_experts != sizes.num_experts:
         raise ValueError(
-            f"load is of {num_layers} layers and {sizes.num_experts} experts, but current of "
-            f"{current.num_layers} and {old.num_experts}: give the plan of these layers"
+            f"current has [layers, experts] = ({current.num_layers}, {old.num_experts}), but a "
+            f"plan for ({num_layers}, {sizes.num_experts}) is wanted: give a plan of that shape"
         )
     if not np.array_equal(old.first_slots, sizes.first_slots):
         raise ValueError(
-            f"current has {old.num_replicas} slots on {old.num_gpus} GPUs, to be mended for "
-            f"{sizes.num_replicas} on {sizes.num_gpus}, or others of each GPU: a plan can be "
-            "mended for the same slots only, so leave GPUs out by active_gpus, or plan anew"
+            f"current ({old.num_replicas} slots on {old.num_gpus} GPUs) and topology "
+            f"({sizes.num_replicas} slots on {sizes.num_gpus} GPUs) must have the same slots on "
+            "every GPU: exclude GPUs with active_gpus, or plan from scratch"
         )
 
 
 def as_integer_type(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return the dtype of a plan's arrays, or raise ``ValueError`` where it is none."""
+    """Return the dtype of a plan's arrays, or raise ``ValueError`` unless it is int64 or int32."""
     try:
         integer = np.dtype(dtype)
     except TypeError:
         integer = None
     if integer not in (np.int64, np.int32):
-        raise ValueError(f"dtype={dtype!r} is not a plan's integer type: give int64 or int32")
+        raise ValueError(f"dtype={dtype!r} is not supported: give int64 or int32")
     return integer
 
 
 def in_order_plan(num_layers: int, topology: Topology, *, dtype: DTypeLike = np.int64) -> Plan:
-    """Plan that serving stacks start with: experts in order, redundant slots round robin.
+    """Make the plan that serving stacks start with: experts in order, then again from the first.
 
     Parameters
     ----------
     num_layers : int
         Number of layers, L.
     topology : Topology
-        Sizes of the deployment. The plan does not look at groups and nodes.
+        Sizes of the deployment. Groups and nodes are ignored.
     dtype : {int64, int32}, default: int64
         Integer type of the plan's arrays.
 
@@ -322,14 +328,15 @@ def in_order_plan(num_layers: int, topology: Topology, *, dtype: DTypeLike = np.
     Raises
     ------
     ValueError
-        If ``num_layers`` is not a positive integer, ``topology`` is none, or ``dtype`` is another.
+        If ``num_layers`` is not a positive integer, ``topology`` is not a `Topology`, or
+        ``dtype`` is neither int64 nor int32.
 
     Examples
     --------
     >>> in_order_plan(1, Topology(num_experts=4, num_replicas=6, num_gpus=2)).phy2log.tolist()
     [[0, 1, 2, 3, 0, 1]]
     """
-    check_is("topology", topology, Topology, "make one of the sizes")
+    check_is("topology", topology, Topology, "build one from the sizes")
     shape = (as_size("num_layers", num_layers), topology.num_replicas)
     integer = as_integer_type(dtype)
     slot = np.arange(topology.num_replicas, dtype=integer)

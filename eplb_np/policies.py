@@ -1,12 +1,13 @@
 """The policies: named ways to make a plan, one row each.
 
-A row says where the policy's planner is and what it can do. Planners are named and not imported,
-so that the table stands below them: plans, the command and the planners' callers ask it alone, and
-no kernel is loaded before it is needed.
+A row names the policy's planner and says what it can do. Planners are given by name, not imported,
+so that this module can come below them: plans, the command and the planners' callers need only
+this table, and no kernel is loaded before it is needed.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
@@ -22,14 +23,14 @@ Device = Literal["cpu", "cuda"]
 
 
 class Policy(NamedTuple):
-    """What there is to know about a policy. Functions are named ``"module:function"``."""
+    """Everything there is to know about a policy. Functions are given as ``"module:function"``."""
 
     planners: Mapping[Device, str]
-    """On each device that it plans on, ``plan(weight, topology, policy, num_threads) -> Maps``."""
+    """For each supported device, ``plan(weight, topology, policy, num_threads) -> Maps``."""
 
     mender: str | None = None
-    """``mend(expected, in_use, topology, limits, num_threads) -> Maps`` for a plan in use, or None
-    where it plans from scratch only."""
+    """``mend(expected, in_use, topology, limits, num_threads) -> Maps`` mends a plan in use; None
+    if the policy only plans from scratch."""
 
     plans_unequal_gpus: bool = False
     """Whether GPUs may differ in slots and speed, or be gone."""
@@ -54,6 +55,7 @@ POLICIES: dict[str, Policy] = {
 }
 
 
+@functools.cache
 def function_named(name: str) -> Callable[..., Any]:
     """Import the function that a row names as ``"module:function"``."""
     module, _, function = name.partition(":")
@@ -71,6 +73,6 @@ def check_policy(policy: str, topology: Topology | None = None) -> None:
 
 
 def log2phy_width(topology: Topology, policy: str, logcnt: NDArray[np.integer]) -> int:
-    """Length of ``log2phy``'s last axis; the least for plans that no policy made."""
+    """Length of ``log2phy``'s last axis; the shortest that fits if no policy made the plan."""
     row = POLICIES.get(policy)
     return (width_for_this_plan if row is None else row.log2phy_width)(topology, logcnt)

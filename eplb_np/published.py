@@ -1,4 +1,4 @@
-"""The functions of the published algorithm, under their own names."""
+"""The functions of the published algorithm, under their original names."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ def rebalance_experts(
     Parameters
     ----------
     weight : array_like, shape [L, E], any real dtype
-        Load of each logical expert of each layer, in any unit (tokens, usually). Cast to
+        Load of each logical expert of each layer, in any unit (usually tokens). Cast to
         float32.
     num_replicas : int
         Physical experts (slots) of a layer, P; a multiple of ``num_gpus``, at least E.
     num_groups : int
         Groups of consecutive logical experts; divides E.
     num_nodes : int
-        Nodes; divides ``num_gpus``. Where it does not divide ``num_groups``, the placement is
-        global: one group, one node (`Plan.placement` says which it was).
+        Nodes; divides ``num_gpus``. If it does not divide ``num_groups``, the placement is
+        global: planned as one group on one node (see `Plan.placement`).
     num_gpus : int
         GPUs; slot ``s`` belongs to GPU ``s // (num_replicas // num_gpus)``.
     policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
         ``"hybrid"``: Adams' allocation with a Sainte-Lague tail, LPT packing, refinement.
-        ``"deepseek"``: the original of deepseek-ai/EPLB, bit for bit under stable ties.
-        ``"refined"``: local search for the best balance, and no expert twice on a GPU where
-        that can be; it takes some ten times as long.
+        ``"deepseek"``: the original algorithm of deepseek-ai/EPLB, bit for bit if ties are
+        stable. ``"refined"``: local search for the best balance, without duplicates (an expert
+        twice on a GPU) wherever possible; takes about ten times as long.
     num_threads : int, optional
-        Threads over layers. By default 1 for plans of up to 131,072 slots in all, and for
-        larger ones as many as there are CPUs, at most 4. The result does not depend on it.
+        Threads over layers. By default 1 for plans of up to 131,072 slots over all layers, and
+        one per CPU, at most 4, for larger plans. The result does not depend on it.
 
     Returns
     -------
     phy2log : ndarray, shape [L, P], int64
         Logical expert in each slot.
     log2phy : ndarray, shape [L, E, X], int64
-        Slot of each replica of an expert, by its rank; -1 where there is none. X is P - E + 1
-        for ``"hybrid"``, else the largest replica count.
+        Slot of each replica of each expert by its rank, padded with -1. X is P - E + 1 for
+        ``"hybrid"``, else the largest replica count.
     logcnt : ndarray, shape [L, E], int64
         Number of replicas of each expert.
 
@@ -63,17 +63,18 @@ def rebalance_experts(
     ValueError
         If ``weight`` is not 2-D, is empty, of a dtype that is not real, or holds a load that is
         NaN, infinite, negative or beyond float32's range; if a size is not a positive integer,
-        or two sizes do not fit; if ``policy`` is unknown. Nothing has been computed then.
+        or two sizes do not fit; if ``policy`` is unknown. All of this is checked before any
+        planning.
 
     See Also
     --------
-    make_plan : The same plan as an object, without the cost of ``log2phy``.
+    make_plan : The same plan as an object, which builds ``log2phy`` only on access.
 
     Notes
     -----
     Groups go to nodes, experts are replicated within their node, and the replicas are packed
     into the node's GPUs [1]_. Ties go to the lower index everywhere, and arithmetic is float32
-    without reassociation, so the result is the same bytes on every machine.
+    without reassociation, so results are byte-identical across runs, thread counts and machines.
     O(L (E + P log P)) at most.
 
     References
@@ -104,7 +105,7 @@ def rebalance_experts_hierarchical(
     *,
     num_threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Plan hierarchically: whole groups to nodes, replicas within nodes, replicas to GPUs.
+    """Plan hierarchically: whole groups to nodes, replicas within nodes, then replicas to GPUs.
 
     Parameters
     ----------
@@ -119,14 +120,14 @@ def rebalance_experts_hierarchical(
     num_gpus : int
         GPUs; slot ``s`` belongs to GPU ``s // (num_physical_experts // num_gpus)``.
     num_threads : int, optional
-        Threads over layers, chosen as in `rebalance_experts`.
+        Threads over layers; the default is that of `rebalance_experts`.
 
     Returns
     -------
     phy2log : ndarray, shape [L, P], int64
         Logical expert in each slot.
     phyrank : ndarray, shape [L, P], int64
-        Which of its expert's replicas is in the slot, from 0.
+        Rank of each slot's replica among the replicas of its expert, from 0.
     logcnt : ndarray, shape [L, E], int64
         Number of replicas of each expert.
 
@@ -137,11 +138,11 @@ def rebalance_experts_hierarchical(
 
     See Also
     --------
-    rebalance_experts : The entry point, which goes global where groups do not fit the nodes.
+    rebalance_experts : The same, but plans globally if ``num_nodes`` does not divide the groups.
 
     Notes
     -----
-    The hybrid policy; ties, arithmetic and complexity as in `rebalance_experts`.
+    This is the hybrid policy. Ties, arithmetic and complexity are as in `rebalance_experts`.
 
     Examples
     --------
@@ -159,7 +160,7 @@ def rebalance_experts_hierarchical(
 def replicate_experts(
     weight: ArrayLike, num_phy: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Give every logical expert of each row a number of replicas that fits its load.
+    """Choose the number of replicas of every logical expert, by its load.
 
     Parameters
     ----------
@@ -172,9 +173,9 @@ def replicate_experts(
     Returns
     -------
     phy2log : ndarray, shape [X, num_phy], int64
-        Logical expert of each physical expert: ascending, an expert's replicas side by side.
+        Logical expert of each physical expert, ascending: an expert's replicas are adjacent.
     rank : ndarray, shape [X, num_phy], int64
-        Which of its expert's replicas it is, from 0.
+        Rank of each physical expert among the replicas of its logical expert, from 0.
     logcnt : ndarray, shape [X, E], int64
         Number of replicas of each logical expert, at least 1.
 
@@ -191,11 +192,11 @@ def replicate_experts(
 
     Notes
     -----
-    Every expert starts with one replica; each further one goes to the expert with the largest
-    ``load / count``, Adams' divisor method [1]_, but for the last tenth, which goes by
-    Sainte-Lague's ``load / (2 count + 1)``. A last step would move a replica from the largest
-    average to the smallest if that lowered the largest, which it never does. Of equal quotients
-    the lower expert wins. O(E + (P - E) log E) for each row.
+    Every expert starts with one replica. Each further replica goes to the expert with the
+    largest ``load / count`` (Adams' divisor method [1]_), except for the last tenth, which goes
+    by Sainte-Lague's ``load / (2 count + 1)``. A final step would move a replica from the
+    expert with the largest load per replica to the one with the smallest, if that lowered the
+    largest; it never does. Ties go to the lower expert. O(E + (P - E) log E) for each row.
 
     References
     ----------
@@ -232,14 +233,15 @@ def balanced_packing(
     num_packs : int
         Number of packs; divides n.
     refine_steps : int, default: 2
-        Most swaps between the heaviest and the lightest pack after the packing; 0 for none.
+        Maximum number of swaps between the heaviest and the lightest pack after packing; 0 for
+        none.
 
     Returns
     -------
     pack_index : ndarray, shape [X, n], int64
         Pack of each item.
     rank_in_pack : ndarray, shape [X, n], int64
-        Place of each item in its pack, from 0.
+        Position of each item in its pack, from 0.
 
     Raises
     ------
@@ -250,15 +252,15 @@ def balanced_packing(
 
     See Also
     --------
-    replicate_experts : The stage before.
+    replicate_experts : The previous stage, which chooses the replicas.
 
     Notes
     -----
-    Longest processing time first [1]_ under the constraint of equal sizes: the heaviest item
-    goes to the lightest pack that is not full, and so on. Then, at most ``refine_steps`` times,
-    the two items whose exchange brings the heaviest and the lightest pack closest together
-    change packs, as long as that narrows the gap. Ties go to the lower index. With one item for
-    each pack, item i goes to pack i. O(n log num_packs) for each row.
+    Longest processing time first (LPT) [1]_, with packs of equal size: items are taken by
+    descending load, and each goes to the lightest pack that is not full. The refinement follows:
+    up to ``refine_steps`` times, the heaviest and the lightest pack exchange the two items that
+    bring their loads closest together, as long as that narrows the gap. Ties go to the lower
+    index. With one item per pack, item i goes to pack i. O(n log num_packs) for each row.
 
     References
     ----------

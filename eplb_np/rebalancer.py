@@ -1,4 +1,4 @@
-"""Plans for a serving loop: windows of loads come in, few moves go out."""
+"""Plans for a serving loop: windows of loads go in, few moves come out."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from eplb_np._arguments import as_size, check_is
 from eplb_np._files.archive import ArchiveFormat
 from eplb_np._loads.host import as_load
 from eplb_np.forecast import Expected, LoadForecast
-from eplb_np.mending.limits import MoveLimits, check_limits
+from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
 from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.planning import Wanted, as_integer_type, check_current, check_is_plan, plan_next
 from eplb_np.topology import Topology
 
 POLICY = "refined"
-"""What plans from scratch, and mends."""
+"""The policy that makes the first plan, and mends it from then on."""
 
 FORECAST = "forecast_"
-"""Begins the names of the forecast's arrays in a file."""
+"""Prefix of the names of the forecast's arrays in a file."""
 
 REBALANCER_FILE = ArchiveFormat(
     "eplb_np.rebalancer",
     version=1,
     suffixes=(".npz",),
     needed=(),
-    complaint=" is not the state of a Rebalancer",
+    complaint=" is not the state of a Rebalancer that Rebalancer.save wrote",
 )
 
 
@@ -43,9 +43,10 @@ class Proposal:
     Parameters
     ----------
     plan : Plan
-        The plan to go on with: the one in use where staying is best.
+        The plan to use next; the plan in use if no move pays off.
     moves : Moves or None
-        The fetches that it takes; None for the first plan, which is loaded whole.
+        Moves from the plan in use to ``plan``; None for the first plan, which has to be loaded in
+        full.
     reason : str
         Why, in one line.
     """
@@ -56,12 +57,12 @@ class Proposal:
 
     @property
     def stays(self) -> bool:
-        """Whether staying is best: nothing is to be moved."""
+        """Whether to keep the plan in use: there is nothing to move."""
         return self.moves is not None and len(self.moves) == 0
 
 
 class Rebalancer:
-    """Plans for a serving loop, from the loads of its windows: few moves, each of which pays.
+    """Plan for a serving loop, window by window, with few moves that each pay off.
 
     Parameters
     ----------
@@ -70,30 +71,30 @@ class Rebalancer:
     num_layers : int, optional
         MoE layers; by default those of ``current``.
     current : Plan, optional
-        The plan in use; without one the first proposal is planned from scratch.
+        The plan in use. Without one, the first proposal is planned from scratch.
     limits : MoveLimits, optional
         Budget, price and tolerance of the moves of each proposal.
     dtype : {int64, int32}, optional
-        Integer type of the plans; by default int64, or that of ``current``.
+        Integer type of the plans; by default that of ``current``, or int64.
     moe_layer_ids : sequence of int, optional
-        Id in the model of each layer; by default 0 .. L - 1, or those of ``current``.
+        Id in the model of each layer, ascending; by default those of ``current``, or 0 .. L - 1.
 
     Raises
     ------
     ValueError
-        If the arguments do not fit each other, or neither ``num_layers`` nor ``current`` is
+        If the arguments do not fit together, or neither ``num_layers`` nor ``current`` is
         given.
 
     See Also
     --------
-    make_plan : The same from an array of windows, without a state.
+    make_plan : The same from an array of windows, without keeping a state.
 
     Notes
     -----
-    The state is one forecast, of some 10 L E numbers however many windows there were, and one
-    plan. All methods may be called from any thread: `observe` waits for another `observe` at
-    most, `propose` works beside it. `propose` takes its plan to be in use from then on; if the
-    engine could not make the moves, `use` tells what is in use instead.
+    The state is one forecast of about 10 L E numbers, however many windows were observed, and
+    one plan. All methods may be called from any thread. `observe` waits only for another
+    `observe`, and can run while `propose` is planning. `propose` assumes that its plan is in use
+    from then on. If the engine could not make the moves, call `use` with the plan that is.
 
     Examples
     --------
@@ -117,17 +118,17 @@ class Rebalancer:
         dtype: DTypeLike | None = None,
         moe_layer_ids: Sequence[int] | None = None,
     ) -> None:
-        check_is("topology", topology, Topology, "make one of the sizes")
+        check_is("topology", topology, Topology, "build one from the sizes")
         check_limits(limits)
         if num_layers is None and current is None:
-            raise ValueError("neither num_layers nor a current plan is given: give one of them")
+            raise ValueError("neither num_layers nor current is given: give one of them")
         if current is not None:
             check_is_plan(current)
         layers = current.num_layers if current and num_layers is None else num_layers
         self._num_layers = as_size("num_layers", layers)  # type: ignore[arg-type]
         self._topology = topology
         self._current: Plan | None = None
-        self._limits = limits or MoveLimits()
+        self._limits = limits or NO_LIMITS
         if current is not None:
             self.use(current)
             dtype = current.dtype if dtype is None else dtype
@@ -144,21 +145,21 @@ class Rebalancer:
 
     @property
     def current(self) -> Plan | None:
-        """The plan in use, or None before the first."""
+        """The plan in use, or None before the first proposal."""
         return self._current
 
     @property
     def topology(self) -> Topology:
-        """Sizes of the deployment, with the GPUs that are active now."""
+        """Sizes of the deployment, including which GPUs are active now."""
         return self._topology
 
     @property
     def num_windows(self) -> int:
-        """Windows observed so far."""
+        """Number of windows observed so far."""
         return self._forecast.num_windows
 
     def observe(self, load: ArrayLike) -> None:
-        """Take in the loads of one window.
+        """Add the loads of one window to the forecast.
 
         Parameters
         ----------
@@ -168,7 +169,8 @@ class Rebalancer:
         Raises
         ------
         ValueError
-            If it is no valid load of these layers and experts; nothing has changed then.
+            If ``load`` is not a valid load of these layers and experts. The state is left
+            unchanged.
 
         Notes
         -----
@@ -179,23 +181,23 @@ class Rebalancer:
         if window.shape != expected:
             raise ValueError(
                 f"load has shape {window.shape}, but the plan is for [layers, experts] = "
-                f"{expected}: give the load of the layers that are planned"
+                f"{expected}: give loads of that shape"
             )
         with self._observing:
             self._forecast.observe(window)
 
     def propose(self) -> Proposal:
-        """Propose a plan for the coming window, and take it to be in use from now on.
+        """Propose a plan for the coming window, and assume that it is in use from now on.
 
         Returns
         -------
         Proposal
-            The plan, the moves that lead to it, and why; where staying is best, the plan in use
-            and no moves.
+            The plan, the moves that lead to it, and the reason. If no move pays off, the plan in
+            use and no moves.
 
         Notes
         -----
-        As `make_plan` with ``policy="refined"`` and ``current``.
+        Plans as `make_plan` does with ``policy="refined"`` and ``current``.
         """
         with self._proposing:
             with self._observing:
@@ -203,7 +205,7 @@ class Rebalancer:
                 switched = self._forecast.switched
             before = self._current
             if before is None:
-                # Where nothing has been observed, all experts count alike.
+                # Before the first window, assume the same load for all experts.
                 load = expected.load if self.num_windows else np.ones_like(expected.load)
                 plan = plan_next(Expected(load), None, self._wanted())
                 self._current = plan
@@ -219,52 +221,55 @@ class Rebalancer:
         return Wanted(self._topology, POLICY, self._limits, self._dtype, self._layer_ids)
 
     def use(self, plan: Plan) -> None:
-        """Say which plan is in use, where it is not the one proposed last.
+        """Set the plan in use, if it is not the one proposed last.
 
         Parameters
         ----------
         plan : Plan
-            Of the same layers, experts and slots.
+            The plan in use, with the same layers, experts and slots.
 
         Raises
         ------
         ValueError
-            If it is of others.
+            If ``plan`` is not a plan, or differs in layers, experts or slots.
         """
         check_is_plan(plan)
         check_current(plan, self._num_layers, self._topology, POLICY)
         self._current = plan
 
     def use_gpus(self, active_gpus: Sequence[int] | None) -> None:
-        """Say which GPUs are there: some were lost, or have come back.
+        """Set which GPUs are active, after some were lost or have come back.
 
-        The next proposal seats what was lost, and fills what has come back.
+        The next proposal places the experts that were lost, and fills the GPUs that are back.
 
         Parameters
         ----------
         active_gpus : sequence of int or of bool, or None
-            As in `Topology`; None for all.
+            As in `Topology`; None for all GPUs.
 
         Raises
         ------
         ValueError
-            If these GPUs have too few slots for the experts; nothing has changed then.
+            If ``active_gpus`` is not valid, or these GPUs have too few slots for the experts. The
+            state is left unchanged.
         """
         with self._proposing:
             self._topology = replace(self._topology, active_gpus=active_gpus)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the state to a ``.npz`` file, whole or not at all, so that a restart moves nothing.
+        """Write the state to a ``.npz`` file, atomically, so that a restart moves nothing.
 
         Parameters
         ----------
         path : path-like
-            Where to; a file that is there is replaced.
+            File to write. An existing file is replaced, and is left unchanged if writing fails.
 
         Raises
         ------
         ValueError
-            If the suffix is another.
+            If the suffix is not ``.npz``.
+        FileNotFoundError
+            If the folder does not exist.
         """
         with self._proposing, self._observing:
             current = self._current
@@ -285,7 +290,7 @@ class Rebalancer:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Rebalancer:
-        """Go on from a state that `save` wrote.
+        """Restore a state that `Rebalancer.save` wrote.
 
         Parameters
         ----------
@@ -295,12 +300,14 @@ class Rebalancer:
         Returns
         -------
         Rebalancer
-            Proposes what the saved one would have.
+            Proposes what the saved one would have proposed.
 
         Raises
         ------
         ValueError
             If the file is damaged or holds something else.
+        FileNotFoundError
+            If there is no such file.
         """
         with REBALANCER_FILE.reading(path) as content:
             ids = content["moe_layer_ids"]
@@ -323,7 +330,10 @@ class Rebalancer:
                 }
             )
             if forecast.shape != rebalancer._forecast.shape:
-                raise ValueError(f"its forecast is of shape {forecast.shape}")
+                raise ValueError(
+                    f"its forecast has shape {forecast.shape}, but its sizes need "
+                    f"{rebalancer._forecast.shape}"
+                )
             rebalancer._forecast = forecast
             return rebalancer
 
@@ -332,17 +342,13 @@ class Rebalancer:
 
 
 def _reason(before: Plan, after: Plan, moves: Moves, expected: Expected, switched: bool) -> str:
-    """One line on what was done and what it is expected to bring."""
+    """Say in one line what was done, and what balancedness to expect from it."""
     load = expected.load
     why = "the workload has changed; " if switched else ""
     if before.topology.active_gpus != after.topology.active_gpus:
-        why = "other GPUs are active; "
+        why = "the active GPUs have changed; "
     if len(moves) == 0:
-        reached = f"expected balancedness is {after.balancedness(load):.4f}"
-        return f"{why}no move pays: {reached}"
-    if before.topology != after.topology:
-        return f"{why}{len(moves)} fetches, expected balancedness {after.balancedness(load):.4f}"
-    return (
-        f"{why}{len(moves)} fetches pay: expected balancedness from "
-        f"{before.balancedness(load):.4f} to {after.balancedness(load):.4f}"
-    )
+        return f"{why}no move pays off: expected balancedness {after.balancedness(load):.4f}"
+    fetches = "1 fetch takes" if len(moves) == 1 else f"{len(moves)} fetches take"
+    start = "" if before.topology != after.topology else f"from {before.balancedness(load):.4f} "
+    return f"{why}{fetches} expected balancedness {start}to {after.balancedness(load):.4f}"

@@ -1,6 +1,6 @@
-"""Replaying a trace: what each way to plan would have given, and what it would have moved.
+"""Replay a trace: how well each way to plan would have balanced it, and what it would have moved.
 
-Before every window a plan is made from the windows before it, and judged on the window itself.
+Before every window a plan is made from the windows before it. It is judged on the window itself.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ __all__ = [
 ]
 
 Planner: TypeAlias = Callable[[NDArray[np.float32], Plan | None], Plan]
-"""Makes a plan from the windows so far, [w, L, E], and the plan in use, if there is one."""
+"""Makes a plan from the windows so far, [w, L, E], and the plan in use, if any."""
 
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """What a planner gave on a trace, for each window that it planned for.
+    """Results of a planner on a trace, for each window that it planned for.
 
     Parameters
     ----------
     mean_time, longest_time : ndarray, shape [n], float64
-        Time that all GPUs would take if done at once, and that of the slowest, summed over the
-        layers, in units of load.
+        Time of perfectly balanced GPUs, and time of the slowest GPU, both summed over the layers,
+        in units of load.
     moved : ndarray, shape [n], int64
-        Replicas that GPUs fetched before the window; 0 for the first plan.
+        Replicas that GPUs fetched before each window; 0 for the first plan.
     seconds : ndarray, shape [n], float64
-        Time that planning took.
+        Time that planning took, in seconds.
     num_replicas : int
-        Slots of all layers, which ``moved`` is a share of.
+        Slots of all layers together; the base of `moved_share`.
     """
 
     mean_time: NDArray[np.float64]
@@ -69,19 +69,19 @@ class Replay:
 
     @property
     def balancedness(self) -> float:
-        """GPU balancedness over all windows: each waits for its slowest GPUs in turn."""
+        """GPU balancedness over all windows, each of which waits for its slowest GPUs."""
         longest = float(self.longest_time.sum())
         return float(self.mean_time.sum()) / longest if longest > 0 else 1.0
 
     @property
     def moved_share(self) -> float:
-        """Share of all slots that had to be fetched at a replan, on average."""
+        """Mean share of all slots that GPUs had to fetch at a replan."""
         replans = max(len(self.moved) - 1, 1)
         return float(self.moved.sum()) / (replans * self.num_replicas)
 
     @property
     def milliseconds(self) -> float:
-        """Median time of a replan."""
+        """Median time of a replan, in milliseconds."""
         return float(np.median(self.seconds)) * 1e3
 
     def __repr__(self) -> str:
@@ -97,10 +97,10 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
     Parameters
     ----------
     load : array_like, shape [W, L, E]
-        Load of each expert in consecutive windows, recorded or drawn (`eplb_np.workloads`).
+        Load of each expert in consecutive windows, recorded or synthetic (`eplb_np.workloads`).
     planner : callable
         ``planner(history, current)`` returns the plan for the coming window, from the windows
-        before it and the plan in use: one of those in this module, or any other.
+        before it and the plan in use: one of those in this module, or your own.
     first_window : int, default: 1
         First window to plan for, at least 1.
 
@@ -112,11 +112,11 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
     Raises
     ------
     ValueError
-        If ``load`` is no valid load of more than ``first_window`` windows.
+        If ``load`` is not a valid load, or has no more than ``first_window`` windows.
 
     Notes
     -----
-    A replica counts as moved as in `moved_replicas`: where on its GPU it sits does not matter.
+    Moves are counted as in `moved_replicas`: a change of slot within a GPU does not count.
 
     Examples
     --------
@@ -124,17 +124,17 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
     >>> from eplb_np.replay import mending, replanning, replay
     >>> trace = eplb_np.workloads.draw_trace(np.full((12, 2, 16), 1 / 16), seed=1)
     >>> topology = eplb_np.Topology(num_experts=16, num_replicas=20, num_gpus=4)
-    >>> anew = replay(trace.load, replanning(topology, "deepseek"))
+    >>> replanned = replay(trace.load, replanning(topology, "deepseek"))
     >>> mended = replay(trace.load, mending(topology))
-    >>> mended.moved_share < 0.1 * anew.moved_share
+    >>> mended.moved_share < 0.1 * replanned.moved_share
     True
     """
     history = as_history(load, "load")
     first = as_size("first_window", first_window)
     if len(history) <= first:
         raise ValueError(
-            f"load has {len(history)} windows and first_window={first}: there is no window to "
-            f"plan for, so give {first + 1} or more"
+            f"load has {len(history)} window(s), so first_window={first} leaves none to plan for: "
+            f"give {first + 1} or more windows"
         )
     rows: list[tuple[float, float, int, float]] = []
     current: Plan | None = None
@@ -154,7 +154,7 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
 
 
 def replanning(topology: Topology, policy: PolicyName = "hybrid", num_windows: int = 8) -> Planner:
-    """Plan anew before every window, from the sum of the last ones: what serving stacks do.
+    """Plan from scratch before every window, from the sum of the last ones, as serving stacks do.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def replanning(topology: Topology, policy: PolicyName = "hybrid", num_windows: i
     policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
         As in `make_plan`.
     num_windows : int, default: 8
-        Windows to look back.
+        Number of windows to sum.
 
     Returns
     -------
@@ -190,7 +190,7 @@ def mending(topology: Topology, limits: MoveLimits | None = None) -> Planner:
     Returns
     -------
     callable
-        For one `replay`: it remembers what it has seen.
+        For a single `replay`, because it remembers the windows that it has seen.
     """
     rebalancer: Rebalancer | None = None
     seen = 0
@@ -208,7 +208,7 @@ def mending(topology: Topology, limits: MoveLimits | None = None) -> Planner:
 
 
 def once(topology: Topology, policy: PolicyName = "refined") -> Planner:
-    """Plan for the first window, and never again.
+    """Plan once, before the first window, and never again.
 
     Parameters
     ----------
@@ -230,14 +230,14 @@ def once(topology: Topology, policy: PolicyName = "refined") -> Planner:
 
 
 def knowing_the_future(topology: Topology, mean: ArrayLike) -> Planner:
-    """Plan anew from the true mean of the coming window: the ceiling for any planner.
+    """Plan from scratch from the true mean of the coming window: the ceiling for any planner.
 
     Parameters
     ----------
     topology : Topology
         Sizes of the deployment.
     mean : array_like, shape [W, L, E]
-        True share of each expert in each window, as `LoadTrace.mean` of a drawn trace.
+        True share of each expert in each window, such as `LoadTrace.mean`.
 
     Returns
     -------

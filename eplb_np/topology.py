@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, SupportsFloat, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._arguments import as_size, check_multiple
+from eplb_np._arguments import as_list, as_size, check_multiple, one_line
 
 Placement = Literal["hierarchical", "global"]
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class Gpus(NamedTuple):
-    """The GPUs of a deployment, as kernels take them. D GPUs."""
+    """The D GPUs of a deployment, in the form that kernels take."""
 
-    first_slot: NDArray[np.int64]  # [D + 1] int64, the slots at which each GPU's begin
-    size: NDArray[np.int64]  # [D] int64, how many of them may be used, 0 where the GPU is gone
+    first_slot: NDArray[np.int64]  # [D + 1] int64, first slot of each GPU, then P
+    size: NDArray[np.int64]  # [D] int64, usable slots, 0 where the GPU is gone
     slowness: NDArray[np.float64]  # [D] float64, time for a unit of load, 1 / speed
 
 
@@ -34,39 +34,40 @@ class Topology:
     num_experts : int
         Logical experts of a layer.
     num_replicas : int
-        Physical experts (slots) of a layer over all GPUs. Where it is no multiple of
-        ``num_gpus``, some GPUs have one slot more than others, evenly spread; only the refined
-        policy plans for that.
+        Physical experts (slots) of a layer over all GPUs. If it is not a multiple of
+        ``num_gpus``, some GPUs have one slot more than others, spread evenly over the GPUs. Only
+        the refined policy can plan for that.
     num_gpus : int
-        GPUs of the deployment, those that are gone included; a multiple of ``num_nodes``.
+        GPUs of the deployment, including those that are gone; a multiple of ``num_nodes``.
     num_nodes : int, default: 1
         Nodes that the GPUs belong to.
     num_groups : int, default: 1
         Groups of consecutive logical experts; divides ``num_experts``.
     gpu_slots : sequence of int, optional
-        Slots of each GPU, where they differ; they sum up to ``num_replicas``. Kept as a tuple,
-        or None where all have equally many.
+        Slots of each GPU, if they differ; they add up to ``num_replicas``. Stored as a tuple,
+        or as None if all GPUs have the same number.
     gpu_speeds : sequence of float, optional
-        Speed of each GPU, where they differ: the load that it gets through in one unit of time.
-        Kept as a tuple, or None where all are 1.
+        Speed of each GPU, if they differ: the load that it processes in one unit of time.
+        Stored as a tuple, or as None if all are 1.
     active_gpus : sequence of int, or of bool, optional
-        The GPUs that are there, by number or by mask; by default all. Kept as an ascending
-        tuple of numbers, or None. The slots of a GPU that is gone stay numbered, and empty.
+        The GPUs that are available, as ids or as a mask; by default all. Stored as an ascending
+        tuple of ids, or as None if all are. The slots of a GPU that is gone keep their numbers
+        and stay empty.
 
     Raises
     ------
     ValueError
-        If a size is not a positive integer or two sizes do not fit; the message names the
-        nearest sizes that do. If the active GPUs have fewer slots than there are experts; the
-        message says how many are missing.
+        If a size is not a positive integer, or two sizes do not fit together: the message names
+        the nearest sizes that do. If the active GPUs have fewer slots than there are experts:
+        the message says how many are missing.
 
     Notes
     -----
     GPU ``g`` belongs to node ``g // gpus_per_node``, and its slots follow those of the GPUs
-    before it. Where ``num_nodes`` divides ``num_groups``, placement is hierarchical: whole groups
-    go to nodes. Elsewhere it is global, as in the published algorithm: any expert may go to any
-    GPU. It is global too where so many GPUs are gone that some node lacks the slots for its
-    share of the groups.
+    before it. If there are several nodes and ``num_nodes`` divides ``num_groups``, placement is
+    hierarchical: whole groups go to nodes. Otherwise it is global, as in the published
+    algorithm: any expert may go to any GPU. It is global on one node, whatever the groups, and
+    also if so many GPUs are gone that some node lacks the slots for its share of the groups.
     """
 
     num_experts: int
@@ -101,14 +102,14 @@ class Topology:
         there = sum(slots[gpu] for gpu in active)
         if there < self.num_experts:
             raise ValueError(
-                f"the {len(active)} active GPUs have {there} slots for "
-                f"num_experts={self.num_experts}: {self.num_experts - there} slots are missing, "
-                "so bring GPUs back or give each more slots"
+                f"active_gpus: {len(active)} active GPUs have {there} slots for "
+                f"num_experts={self.num_experts}, so {self.num_experts - there} slots are missing: "
+                "add GPUs to active_gpus, or give each GPU more slots"
             )
 
     @property
     def _is_plain(self) -> bool:
-        """Whether all GPUs are there and alike, told from the fields before they are checked."""
+        """Whether all GPUs are active and alike; reads the fields before they are checked."""
         return (
             self.gpu_slots is None
             and self.gpu_speeds is None
@@ -118,37 +119,44 @@ class Topology:
 
     @property
     def placement(self) -> Placement:
-        """``"hierarchical"`` where whole groups go to nodes, else ``"global"``."""
+        """``"hierarchical"`` if whole groups go to nodes, else ``"global"``, as on one node."""
+        return "hierarchical" if self.num_nodes > 1 and self._fits_groups else "global"
+
+    @property
+    def _fits_groups(self) -> bool:
+        """Whether every node can hold its share of the groups."""
         if self.num_groups % self.num_nodes:
-            return "global"
+            return False
         if self._is_plain:
-            return "hierarchical"
+            return True
         node_slots = self.active_slots.reshape(self.num_nodes, -1).sum(axis=1)
-        enough = int(node_slots.min()) * self.num_nodes >= self.num_experts
-        return "hierarchical" if enough else "global"
+        return int(node_slots.min()) * self.num_nodes >= self.num_experts
 
     @property
     def slots_per_gpu(self) -> int:
-        """Slots of each GPU; of the GPU that has most, where they differ."""
+        """Slots of each GPU; those of the largest GPU if they differ."""
         if self.gpu_slots is None:
             return self.num_replicas // self.num_gpus
         return max(self.gpu_slots)
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs of each node, those that are gone included."""
+        """GPUs of each node, including those that are gone."""
         return self.num_gpus // self.num_nodes
 
     @property
     def packed_groups_and_nodes(self) -> tuple[int, int]:
-        """Groups and nodes that the placement keeps apart: one of each where it is global."""
-        if self.placement == "global":
-            return 1, 1
-        return self.num_groups, self.num_nodes
+        """Groups and nodes to plan with: (1, 1) if the nodes cannot hold whole groups.
+
+        On one node it is (``num_groups``, 1), although placement is global: the published
+        algorithm numbers a node's experts by descending load of their groups, and that order
+        breaks ties.
+        """
+        return (self.num_groups, self.num_nodes) if self._fits_groups else (1, 1)
 
     @cached_property
     def first_slots(self) -> NDArray[np.int64]:
-        """First slot of each GPU, and the number of slots: shape [num_gpus + 1], int64."""
+        """First slot of each GPU, then the number of slots: shape [num_gpus + 1], int64."""
         first = np.zeros(self.num_gpus + 1, np.int64)
         np.cumsum(self.gpu_slots or (self.slots_per_gpu,) * self.num_gpus, out=first[1:])
         first.flags.writeable = False
@@ -161,7 +169,7 @@ class Topology:
 
     @cached_property
     def active_slots(self) -> NDArray[np.int64]:
-        """Slots of each GPU, 0 where it is gone: shape [num_gpus], int64."""
+        """Slots of each GPU, 0 if it is gone: shape [num_gpus], int64."""
         slots = np.diff(self.first_slots)
         if self.active_gpus is not None:
             slots[~np.isin(np.arange(self.num_gpus), self.active_gpus)] = 0
@@ -177,20 +185,20 @@ class Topology:
 
     @property
     def gpus(self) -> Gpus:
-        """Slots and slowness of all GPUs together, as kernels take them."""
+        """Slots and slowness of all GPUs, in the form that kernels take."""
         return Gpus(self.first_slots, self.active_slots, self.slowness)
 
     @property
     def active_speed(self) -> float:
-        """Speed of all active GPUs together."""
+        """Sum of the speeds of all active GPUs."""
         return float((1.0 / self.slowness)[self.active_slots > 0].sum())
 
     def check_hierarchical(self) -> None:
-        """Raise ``ValueError`` where whole groups cannot go to nodes."""
+        """Raise ``ValueError`` if the groups cannot be shared out to the nodes."""
         check_multiple("num_groups", self.num_groups, "num_nodes", self.num_nodes)
 
     def check_plain(self, policy: str) -> None:
-        """Raise ``ValueError`` where GPUs differ or are gone, which ``policy`` cannot plan for.
+        """Raise ``ValueError`` if GPUs differ or are gone, which ``policy`` cannot plan for.
 
         Parameters
         ----------
@@ -200,38 +208,39 @@ class Topology:
         Raises
         ------
         ValueError
-            As said.
+            If some GPU has another number of slots or another speed than the rest, or is not
+            active.
         """
         if self._is_plain:
             return
-        hint = "policy='refined' can plan for that"
+        hint = "give policy='refined', which can plan for that"
         for name in ("gpu_speeds", "active_gpus"):
             if getattr(self, name) is not None:
                 raise ValueError(
-                    f"policy={policy!r} takes GPUs for alike, but {name}={getattr(self, name)} "
-                    f"is given: {hint}"
+                    f"policy={policy!r} needs GPUs that are all active and alike, but "
+                    f"{name}={getattr(self, name)}: {hint}"
                 )
         check_multiple(
             "num_replicas", self.num_replicas, "num_gpus", self.num_gpus,
-            "policy='refined', which spreads them", self.num_experts,
+            "policy='refined', which does not need a multiple", self.num_experts,
         )  # fmt: skip
         raise ValueError(
-            f"policy={policy!r} takes GPUs for alike, but gpu_slots differ, from "
+            f"policy={policy!r} needs GPUs that are alike, but gpu_slots differ, from "
             f"{min(self.gpu_slots or ())} to {self.slots_per_gpu}: {hint}"
         )
 
 
 def _as_slots(slots: Sequence[int] | None, num_replicas: int, num_gpus: int) -> tuple[int, ...]:
     if slots is None:
-        # GPU g ends where its share of all slots does, so those with one more lie evenly spread.
+        # Rounding the even ends down spreads the GPUs with one slot more evenly.
         ends = [num_replicas * gpu // num_gpus for gpu in range(num_gpus + 1)]
         return tuple(ends[gpu + 1] - ends[gpu] for gpu in range(num_gpus))
     listed = _one_each("gpu_slots", slots, num_gpus)
     given = tuple(as_size("an entry of gpu_slots", count, minimum=0) for count in listed)
     if sum(given) != num_replicas:
         raise ValueError(
-            f"gpu_slots sum up to {sum(given)}, but num_replicas={num_replicas}: "
-            f"give num_replicas={sum(given)}"
+            f"gpu_slots add up to {sum(given)}, but num_replicas={num_replicas}: "
+            f"give num_replicas={sum(given)}, or other gpu_slots"
         )
     return given
 
@@ -249,17 +258,17 @@ def _as_speed(speed: SupportsFloat) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise ValueError(
-            f"an entry of gpu_speeds is {speed!r}: give a positive number; "
-            "a GPU that is gone is left out of active_gpus"
+            f"an entry of gpu_speeds is {one_line(speed)}: give a finite positive number, and "
+            "leave a GPU that is gone out of active_gpus"
         )
     return value
 
 
 def _one_each(name: str, values: Iterable[T], num_gpus: int) -> list[T]:
-    listed = list(values)
+    listed = as_list(name, values, "give one entry for each GPU")
     if len(listed) != num_gpus:
         raise ValueError(
-            f"{name} has {len(listed)} entries for num_gpus={num_gpus}: give one for each GPU"
+            f"{name} has {len(listed)} entries, but num_gpus={num_gpus}: give one for each GPU"
         )
     return listed
 
@@ -274,7 +283,7 @@ def _as_active(active: ArrayLike | None, num_gpus: int) -> tuple[int, ...]:
     in_range = bool(numbers) and numbers[0] >= 0 and numbers[-1] < num_gpus
     if not in_range or len(set(numbers)) < len(numbers):
         raise ValueError(
-            f"active_gpus={active!r} are no GPUs of num_gpus={num_gpus}: give each one's number "
-            f"once, 0 .. {num_gpus - 1}, or {num_gpus} bools, at least one True"
+            f"active_gpus={one_line(active)} must be unique GPU ids in 0..{num_gpus - 1} "
+            f"(at least one), or {num_gpus} bools (at least one True)"
         )
     return tuple(numbers)

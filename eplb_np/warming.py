@@ -1,4 +1,4 @@
-"""Compile everything before it is needed."""
+"""Compile all kernels before they are needed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from eplb_np.published import balanced_packing, rebalance_experts, replicate_exp
 
 
 def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
-    """Make the kernels ready, from the disk cache or by compiling.
+    """Load the kernels from the disk cache, or compile them.
 
-    A server calls this before it takes work, so that its first plan is as fast as all others.
-    Calling it again, or from several threads at once, does nothing more.
+    Call this before a server takes requests, so that its first plan is as fast as all others.
+    It is safe to call it again, or from several threads at once.
 
     Parameters
     ----------
     policies : sequence of {"hybrid", "deepseek", "refined"}, optional
-        Policies that will be used; by default all. The refined one's kernels are made ready
-        for planning from scratch, from a history and by mending.
+        Policies that will be used; by default all. For ``"refined"`` this includes planning from
+        several windows, and mending.
 
     Raises
     ------
@@ -31,15 +31,15 @@ def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
 
     Notes
     -----
-    Takes about a second where the cache holds this version's kernels. Compiling takes several,
-    and the refined policy alone takes longer than all others.
+    Takes about a second if the cache holds this version's kernels. Compiling takes several
+    seconds, and longer for the refined policy alone than for all the others.
     """
     for policy in policies:
         check_policy(policy)
     load = np.ones((1, 2))
     for policy in policies:
         rebalance_experts(load, 4, 2, 1, 2, policy=policy)
-        rebalance_experts(np.ones((8, 2)), 4, 2, 1, 2, policy=policy)  # nodes in lockstep
+        rebalance_experts(np.ones((8, 2)), 4, 2, 1, 2, policy=policy)  # for the SIMD form
     history = np.ones((2, 1, 2))  # the forecast
     for policy in policies:
         plan = make_plan(history, num_replicas=4, num_gpus=2, policy=policy)

@@ -46,7 +46,9 @@ def test_a_plan_holds_what_the_entry_point_returns(policy, dtype):
         )
         assert plan.dtype == dtype
         assert plan.topology is topology
-        assert plan.placement == ("global" if case.is_global else "hierarchical")
+        assert plan.placement == (
+            "global" if case.is_global or case.num_nodes == 1 else "hierarchical"
+        )
         assert (plan.policy, plan.num_layers) == (policy, len(case.weight))
         assert plan.moe_layer_ids == tuple(range(plan.num_layers))
 
@@ -60,7 +62,7 @@ def test_views_of_a_tiny_plan():
     assert plan.replica_balancedness(LOAD) == pytest.approx(140 / 6 / 30)
     assert plan.lower_bound(LOAD).tolist() == [70, 0]
     assert repr(plan) == (
-        "Plan(2 layers, 4 experts in 6 slots of 2 GPUs, policy='by hand', placement='hierarchical')"
+        "Plan(2 layers, 4 experts in 6 slots on 2 GPUs, policy='by hand', placement='global')"
     )
 
 
@@ -128,13 +130,16 @@ def test_in_order_plan():
     ("changes", "parts"),
     [
         ({"phy2log": PHY2LOG.astype(float)}, ["phy2log has dtype float64", "int64 or int32"]),
-        ({"phyrank": np.int32(PHYRANK)}, ["phyrank has dtype int32", "both the same"]),
+        ({"phyrank": np.int32(PHYRANK)}, ["phyrank has dtype int32", "the same for both"]),
         ({"phy2log": PHY2LOG[0]}, ["phy2log has shape (6,)", "num_replicas=6", "[layers, 6]"]),
         ({"phy2log": PHY2LOG[:, :4]}, ["phy2log has shape (2, 4)", "num_replicas=6"]),
         ({"phy2log": PHY2LOG[:0]}, ["phy2log has shape (0, 6)"]),
         ({"phyrank": PHYRANK[:1]}, ["phyrank has shape (1, 6)"]),
-        ({"phy2log": changed(PHY2LOG, 1, 2, 4)}, ["phy2log[1, 2] = 4 is no expert", "0 .. 3"]),
-        ({"phy2log": changed(PHY2LOG, 0, 5, -2)}, ["phy2log[0, 5] = -2 is no expert", "-1 for"]),
+        ({"phy2log": changed(PHY2LOG, 1, 2, 4)}, ["phy2log[1, 2] = 4 is not an expert", "0 .. 3"]),
+        (
+            {"phy2log": changed(PHY2LOG, 0, 5, -2)},
+            ["phy2log[0, 5] = -2 is not an expert", "-1 for"],
+        ),
         ({"phy2log": changed(PHY2LOG, 1, 4, -1)}, ["phyrank of layer 1"]),
         ({"phy2log": changed(PHY2LOG, 1, 1, 0)}, ["expert 1 has no replica in layer 1"]),
         ({"phyrank": changed(PHYRANK, 0, 3, 1)}, ["phyrank of layer 0", "0 .. count - 1"]),
@@ -142,6 +147,7 @@ def test_in_order_plan():
         ({"phyrank": changed(PHYRANK, 1, 4, -1)}, ["phyrank of layer 1"]),
         ({"phyrank": PHYRANK - 1}, ["phyrank of layer 0"]),
         ({"moe_layer_ids": [0]}, ["moe_layer_ids", "2 layers", "one id for each"]),
+        ({"moe_layer_ids": 5}, ["moe_layer_ids=5 is not a sequence", "one id for each"]),
         ({"moe_layer_ids": [1, 1]}, ["moe_layer_ids", "ascending"]),
         ({"moe_layer_ids": [-1, 1]}, ["moe_layer_ids", "at least 0"]),
         ({"moe_layer_ids": [0, 1.5]}, ["moe_layer_ids", "1.5", "integer"]),
@@ -165,5 +171,5 @@ def test_slots_of_gpus_that_are_gone_are_empty():
     assert plan.replica_balancedness([[4, 1, 1, 3]]) == 9 / 5 / 3
     filled = phy2log.copy()
     filled[0, 4] = 1
-    with refused("phy2log[0, 4] = 1", "none of the topology's active GPUs"):
+    with refused("phy2log[0, 4] = 1", "not active in the topology"):
         Plan(filled, np.where(filled == 1, [0, 1, 0, -1, 1, -1, 0, 1, -1], phyrank), topology, "x")

@@ -67,7 +67,7 @@ def test_windows_without_load_are_replayed() -> None:
 
 
 def test_too_few_windows_are_refused() -> None:
-    with refused("1 windows", "first_window=1", "2 or more"):
+    with refused("1 window(s)", "first_window=1", "2 or more"):
         replay(np.ones((1, 3, 16)), once(TOPOLOGY))
     with refused("first_window=0", "at least 1"):
         replay(np.ones((2, 3, 16)), once(TOPOLOGY), first_window=0)

@@ -73,6 +73,12 @@ def test_placement_is_global_where_a_node_lacks_the_slots_for_its_groups():
     assert Topology(**roomy, active_gpus=[0, 1, 2]).placement == "hierarchical"
 
 
+def test_placement_is_global_on_one_node_whose_groups_still_order_its_experts():
+    topology = Topology(8, 12, 4, num_nodes=1, num_groups=4)
+    assert topology.placement == "global"
+    assert topology.packed_groups_and_nodes == (4, 1)
+
+
 def test_arrays_are_read_only():
     topology = Topology(8, 12, 4)
     for array in (topology.first_slots, topology.active_slots, topology.slowness):
@@ -84,17 +90,19 @@ def test_arrays_are_read_only():
     ("given", "parts"),
     [
         ({"gpu_slots": [3, 3, 3]}, ["gpu_slots has 3 entries", "num_gpus=4", "one for each"]),
-        ({"gpu_slots": [3, 3, 3, 4]}, ["sum up to 13", "num_replicas=12", "num_replicas=13"]),
+        ({"gpu_slots": [3, 3, 3, 4]}, ["add up to 13", "num_replicas=12", "num_replicas=13"]),
         ({"gpu_slots": [3, 3, 7, -1]}, ["gpu_slots=-1", "at least 0"]),
         ({"gpu_speeds": [1, 1, 1, 0]}, ["gpu_speeds is 0", "positive", "active_gpus"]),
         ({"gpu_speeds": [1, 1, 1, float("nan")]}, ["gpu_speeds is nan"]),
         ({"gpu_speeds": [1, 1, 1, "x"]}, ["gpu_speeds is 'x'"]),
         ({"gpu_speeds": [1]}, ["gpu_speeds has 1 entries"]),
-        ({"active_gpus": []}, ["active_gpus=[]", "0 .. 3", "bools"]),
-        ({"active_gpus": [0, 0, 1, 2]}, ["active_gpus=[0, 0, 1, 2]"]),
+        ({"active_gpus": []}, ["active_gpus=[] must be unique GPU ids in 0..3", "bools"]),
+        ({"active_gpus": [0, 0, 1, 2]}, ["active_gpus=[0, 0, 1, 2] must be unique"]),
         ({"active_gpus": [1, 2, 3, 4]}, ["active_gpus"]),
         ({"active_gpus": [-1, 2, 3]}, ["active_gpus"]),
         ({"active_gpus": [0.5, 1]}, ["active_gpus"]),
+        ({"active_gpus": np.arange(2000)}, ["active_gpus=array([ 0, 1, 2,", "0..3"]),
+        ({"gpu_slots": 3}, ["gpu_slots=3 is not a sequence", "one entry for each GPU"]),
         ({"active_gpus": [True, False]}, ["active_gpus"]),
         ({"active_gpus": [1, 2]}, ["2 active GPUs have 6 slots", "2 slots are missing"]),
     ],

@@ -1,4 +1,4 @@
-"""How long does a new process take to its first plan?"""
+"""How long does a new process take to make its first plan?"""
 
 import compileall
 import os
@@ -25,7 +25,7 @@ def timeraw_import():
 
 
 def timeraw_import_numpy():
-    """Return the yardstick of the one above."""
+    """Return the yardstick for `timeraw_import`."""
     return "import numpy"
 
 
@@ -41,14 +41,14 @@ timeraw_import.setup = package_with
 class FirstPlan:
     """Seconds from the start of a Python process to its end, with one plan made.
 
-    The process uses a copy of the package: kernels may also be cached beside the installed
-    one, and in the user's home.
+    The process uses a copy of the package, because kernels may also be cached beside the installed
+    one and in the user's home.
     """
 
     version = "1"
 
     def setup_cache(self):
-        """Measure both at once: the process that fills the cache is one that finds it empty."""
+        """Measure both at once: the process that fills the cache also finds it empty."""
         try:
             eplb_np = package_with("rebalance_experts")
         except NotImplementedError:
@@ -60,7 +60,7 @@ class FirstPlan:
             compileall.compile_dir(folder, quiet=1)  # as pip does
             empty = [seconds(folder, f"cache{i}") for i in range(1 if QUICK else 2)]
             warm = [seconds(folder, "cache0") for _ in range(2 if QUICK else 15)]
-        return {"empty": min(empty), "warm": min(warm)}  # whatever else runs only adds
+        return {"empty": min(empty), "warm": min(warm)}  # other programs can only add time
 
     setup_cache.timeout = 300
 
@@ -78,7 +78,7 @@ class FirstPlan:
 
 
 def seconds(folder, cache):
-    """Run `FIRST_PLAN` with the package in a folder and nothing cached but there."""
+    """Time `FIRST_PLAN` with the package in a folder and no other cache than the given one."""
     environment = os.environ | {
         "HOME": str(folder / "home"),
         "XDG_CACHE_HOME": str(folder / "home" / ".cache"),

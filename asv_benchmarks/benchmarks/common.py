@@ -1,7 +1,7 @@
-"""What all benchmarks share: profiles, deployments, seeded loads, and the base class.
+"""Shared by all benchmarks: profiles, deployments, seeded loads, and the base class.
 
-Nothing here, nor at the top of any benchmark file, imports ``eplb_np``: an old commit may lack
-what a file measures, and the time and memory of an import belong to the benchmark's own process.
+Neither this file nor the top of any benchmark file imports ``eplb_np``: an old commit may lack what
+a file measures, and the time and memory of an import belong to the benchmark's own process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 PROFILE = os.environ.get("EPLB_NP_BENCH_PROFILE", "full")
-"""``full`` measures; ``quick`` runs every benchmark on few deployments, to see that it works."""
+"""``full`` measures; ``quick`` runs every benchmark on few deployments, to check that it works."""
 if PROFILE not in ("full", "quick"):
     raise ValueError(f"EPLB_NP_BENCH_PROFILE={PROFILE!r} is unknown: give 'full' or 'quick'")
 QUICK = PROFILE == "quick"
@@ -37,7 +37,7 @@ class Deployment(NamedTuple):
 
 
 # Replicas/groups/nodes/GPUs, or replicas "global" GPUs. The names are the parameters on the
-# dashboard: results recorded under another name are lost to it.
+# dashboard: it loses results that were recorded under another name.
 DEPLOYMENTS = {
     "DeepSeek-V3 288/8/4/32": Deployment(58, 256, 288, 8, 4, 32),
     "DeepSeek-V3 288 global 72": Deployment(58, 256, 288, 1, 1, 72),
@@ -60,14 +60,14 @@ IN_QUICK_PROFILE = {MAIN, "DeepSeek-V3 288 global 72", SMALLEST}
 def seeded_loads(deployment: Deployment, seed: int) -> dict[str, np.ndarray]:
     """Make the inputs of a deployment, in tokens, float32.
 
-    The package has such generators too, but a commit under test must not choose its own inputs:
-    every commit is measured on these. They have the skew of recorded DeepSeek-V3 loads, the
-    hottest expert at about six times the mean, and the groups differ in temperature.
+    The package has such generators too, but a commit under test must not choose its own inputs, so
+    every commit is measured on these. They have the skew of recorded DeepSeek-V3 loads, with the
+    hottest expert at about six times the mean, and the groups differ in load.
 
     Returns
     -------
     dict
-        ``load`` [L, E]; ``later_load`` [L, E], the same experts some time after; and ``items``
+        ``load`` [L, E]; ``later_load`` [L, E], the same experts some time later; and ``items``
         [L, P], a load for each of as many items as there are slots.
     """
     rng = np.random.default_rng(seed)
@@ -81,9 +81,9 @@ def seeded_loads(deployment: Deployment, seed: int) -> dict[str, np.ndarray]:
     return {name: np.rint(10_000 * np.exp(h)).astype(np.float32) for name, h in heats.items()}
 
 
-# Dirichlet concentration of a window's shares around their mean, tokens of a layer in a window of
-# prefill and in one of small decode batches, deviation of an expert's logarithm between workloads,
-# and total variation that a slow drift makes in a window: those of recorded loads.
+# As in recorded loads: Dirichlet concentration of a window's shares around their mean, tokens of a
+# layer in a window of prefill and in one of small decode batches, standard deviation of an expert's
+# logarithm between workloads, and total variation of a slow drift in a window.
 CONCENTRATION = 20_000
 WINDOW_TOKENS = 10_000_000
 DECODE_WINDOW_TOKENS = 12_000
@@ -94,18 +94,18 @@ DRIFT = 0.005
 def seeded_windows(
     deployment: Deployment, scenario: str, num_windows: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make a trace, which a commit under test must not choose either.
+    """Make a trace, since a commit under test must not choose its own traces either.
 
     Parameters
     ----------
     scenario : {"switches", "drift", "stationary", "decode"}
-        Three workloads after each other that drift a little, one that drifts towards another, one
-        that stays as it is, and the same in windows of few tokens.
+        Three successive workloads that drift a little, one that drifts towards another, one that
+        stays the same, and the last in windows of few tokens.
 
     Returns
     -------
     windows, mean : ndarray, [W, L, E], float32 and float64
-        Tokens, and the shares that they were drawn from.
+        Tokens, and the shares from which they were drawn.
     """
     rng = np.random.default_rng(seed)
     base = seeded_loads(deployment, seed)["load"]
@@ -134,10 +134,10 @@ def input_file(deployment: str) -> str:
 
 
 def package_with(*names: str) -> ModuleType:
-    """Import ``eplb_np``, or skip the benchmark where an old commit lacks what it measures.
+    """Import ``eplb_np``, or skip the benchmark if an old commit lacks what it measures.
 
-    The quick profile is for the commit at hand: there a name that is gone is an error, or a
-    benchmark of something renamed would be skipped ever after.
+    The quick profile is for the current commit. There a missing name is an error, since a
+    benchmark of something renamed would otherwise be skipped from then on.
     """
     try:
         import eplb_np
@@ -152,14 +152,14 @@ def package_with(*names: str) -> ModuleType:
 
 
 class Benchmark:
-    """Base of the benchmarks that plan in the process they run in.
+    """Base of the benchmarks that plan in their own process.
 
-    Parameters begin with the name of a deployment. Subclasses say in ``needs`` which names of
-    ``eplb_np`` they measure, and in ``prepare`` what is done before and not measured.
+    The first parameter is the name of a deployment. Subclasses list in ``needs`` the names of
+    ``eplb_np`` that they measure, and do in ``prepare`` what must not be measured.
     """
 
-    # asv drops recorded results where a benchmark's version changes, by default whenever its
-    # code does. Raise it in the subclass whose question changes.
+    # asv drops recorded results if a benchmark's version changes, which by default is whenever its
+    # code changes. Raise the version in a subclass if it measures something else from now on.
     version = "1"
     timeout = 120
     rounds = 1 if QUICK else 2
@@ -172,9 +172,9 @@ class Benchmark:
     prepared_for: tuple[object, ...] | None = None
 
     def setup_cache(self) -> None:
-        """Write the inputs once for all benchmarks, and have the kernels compiled on disk.
+        """Write the inputs once for all benchmarks, and compile the kernels to disk.
 
-        Without the latter the first benchmark's peak of memory would be the compiler's.
+        Otherwise the first benchmark's peak memory would be the compiler's.
         """
         for seed, (name, deployment) in enumerate(DEPLOYMENTS.items()):
             np.savez(input_file(name), **seeded_loads(deployment, seed))
@@ -182,7 +182,7 @@ class Benchmark:
             package_with("warmup").warmup()
 
     def setup(self, *params: object) -> None:
-        """Skip what this commit or profile lacks, else prepare: once, as asv asks per sample."""
+        """Skip what this commit or profile lacks, else prepare once: asv calls this per sample."""
         if params == self.prepared_for:
             return
         deployment = str(params[0])
@@ -203,7 +203,7 @@ class Benchmark:
         self.prepared_for = params
 
     def prepare(self, *params: object) -> None:
-        """Get ready what is measured: its other inputs, and its kernels by calling it once."""
+        """Prepare what is measured: make its other inputs, and compile by calling it once."""
         raise NotImplementedError
 
     def make_plan(self, load: np.ndarray, **options: object) -> object:
@@ -219,12 +219,12 @@ class Benchmark:
         )
 
     def skip_huge_log2phy(self) -> None:
-        """Skip where hybrid ``log2phy``, [L, E, P - E + 1] int64, would take a whole machine."""
+        """Skip if hybrid ``log2phy``, [L, E, P - E + 1] int64, would fill a machine's memory."""
         layers, experts, replicas = self.sizes[:3]
         size = layers * experts * (replicas - experts + 1) * 8
         if size > MAX_LOG2PHY_BYTES:
             raise NotImplementedError(f"log2phy would take {size / 2**30:.1f} GiB")
 
     def rebalance_experts(self, load: np.ndarray, **options: object) -> object:
-        """Plan for this deployment under the published name: ``log2phy`` is made too."""
+        """Plan for this deployment under the published name, which also makes ``log2phy``."""
         return self.eplb_np.rebalance_experts(load, *self.sizes.sizes, **options)

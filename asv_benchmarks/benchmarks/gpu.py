@@ -1,4 +1,4 @@
-"""How long does a plan take on the GPU? Skipped where there is none."""
+"""How long does a plan take on the GPU? Skipped without a GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .common import DEPLOYMENTS, MODELS, Benchmark
 
 
 class OnGpu(Benchmark):
-    """Plans on the GPU, launch included, until the device is done."""
+    """A plan on the GPU, from the launch until the device is done."""
 
     params = (MODELS, ("hybrid", "deepseek"))
     param_names = ("deployment", "policy")

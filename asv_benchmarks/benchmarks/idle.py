@@ -1,4 +1,4 @@
-"""What does a plan cost that is made now and then, as a server does, and not in a hot loop?"""
+"""What does a plan cost that is made now and then, as in a server, instead of in a hot loop?"""
 
 import time
 from statistics import median
@@ -10,7 +10,7 @@ PLANS = 3 if QUICK else 25
 
 
 class Idle(Benchmark):
-    """Plans with a pause before each, against plans without."""
+    """Plans with a pause before each, compared with plans without."""
 
     params = ((MAIN,), (1, 2))
     param_names = ("deployment", "num_threads")

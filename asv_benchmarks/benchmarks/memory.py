@@ -1,4 +1,4 @@
-"""How much memory does a process need that plans?
+"""How much memory does a planning process need?
 
 Most of it is Python, NumPy and Numba: the smallest deployment shows how much.
 """
@@ -7,13 +7,13 @@ from .common import MODELS, SMALLEST, Benchmark
 
 
 class MakePlan(Benchmark):
-    """Peak of a process that makes one plan, with its kernels from the disk cache."""
+    """Peak memory of a process that makes one plan, with its kernels from the disk cache."""
 
     params = ((SMALLEST, *MODELS),)
     needs = ("make_plan",)
 
     def prepare(self, deployment):
-        pass  # a call here would be part of the peak just as well
+        pass  # a call here would count in the peak too
 
     def peakmem_make_plan(self, deployment):
         self.make_plan(self.load, num_threads=1)

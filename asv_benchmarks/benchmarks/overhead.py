@@ -1,4 +1,4 @@
-"""What does a call cost when there is next to nothing to plan?"""
+"""What does a call cost when there is almost nothing to plan?"""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from .common import SMALLEST, Benchmark
 
 
 class CallOverhead(Benchmark):
-    """One layer of 64 experts, given in the kernels' own dtype and in a router's."""
+    """One layer of 64 experts, in the kernels' own dtype and in a router's."""
 
     params = ((SMALLEST,), ("float32", "int64"))
     param_names = ("deployment", "dtype")
@@ -14,7 +14,7 @@ class CallOverhead(Benchmark):
 
     def prepare(self, deployment, dtype):
         self.load = self.load.astype(np.dtype(dtype))
-        for _ in range(1000):  # the caches and branch predictors of a process that has run a while
+        for _ in range(1000):  # fill caches and branch predictors, as a long run would
             self.time_make_plan(deployment, dtype)
             self.time_rebalance_experts(deployment, dtype)
 

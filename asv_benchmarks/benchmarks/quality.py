@@ -1,15 +1,14 @@
 """How good are the plans? A faster plan that balances worse is a regression too.
 
-asv takes any figure that grows for a regression. Balancedness, for which more is better, is
-what people compare, so it is recorded; the ratios, for which less is better, are what asv can
-watch.
+asv treats any figure that grows as a regression. Balancedness, where more is better, is recorded
+because people compare it. The ratios, where less is better, are for asv to watch.
 """
 
 from .common import MODELS, POLICIES, Benchmark
 
 
 class Quality(Benchmark):
-    """Figures of a plan under the load that it was made from."""
+    """Measures of a plan under the load that it was made from."""
 
     params = (MODELS, POLICIES)
     param_names = ("deployment", "policy")
@@ -25,7 +24,7 @@ class Quality(Benchmark):
         return self.plan.replica_balancedness(self.load)
 
     def track_gpu_load_over_bound(self, deployment, policy):
-        """Summed over layers, which all wait for their busiest GPU."""
+        """Sum over layers, since each waits for its busiest GPU."""
         largest = self.plan.gpu_load(self.load).max(axis=1)
         return float(largest.sum() / self.plan.lower_bound(self.load).sum())
 
@@ -39,7 +38,7 @@ class Quality(Benchmark):
 
 
 class Change(Benchmark):
-    """What it costs to follow a load that has drifted."""
+    """What following a drifted load costs."""
 
     params = (MODELS, POLICIES)
     param_names = ("deployment", "policy")

@@ -1,8 +1,8 @@
-"""What do planning from history and mending give, and what does a replan take?
+"""What do planning from history and mending gain, and how long does a replan take?
 
-A whole trace is replayed for each figure of quality, once, in `setup_cache`. The figures are
-deterministic. As in `quality`, points above DeepSeek's policy are what people compare, and the
-longest times over the ceiling's are what asv can watch, since it takes growth for a regression.
+For the figures of quality, whole traces are replayed once, in `setup_cache`. The figures are
+deterministic. As in `quality`, people compare the points above DeepSeek's policy, and asv watches
+the longest times over the ceiling's, since it treats growth as a regression.
 """
 
 import numpy as np
@@ -12,16 +12,16 @@ from .common import DEPLOYMENTS, MAIN, MODELS, QUICK, Benchmark, package_with, s
 SCENARIOS = ("switches", "drift", "stationary", "decode")
 REPLAYED = ("DeepSeek-V3 288 global 32", "DeepSeek-V3 288 global 72", MAIN)
 LOOKBACK = 8
-# A trace of whole layers takes ten times as long and says the same.
+# A trace of all layers takes ten times as long and shows the same.
 NUM_LAYERS = 2 if QUICK else 12
 NUM_WINDOWS = 12 if QUICK else 48
-HISTORY = 8  # windows that a timed replan knows of
-# On the large deployment a replan takes seconds, too long to be repeated.
+HISTORY = 8  # windows before a timed replan
+# On the large deployment a replan takes seconds: too long to repeat.
 REPLANNED = tuple(name for name in MODELS if not name.startswith("large"))
 
 
 class Replay:
-    """Figures of a replay of mending, on the windows from the 9th on."""
+    """Figures of a replay of mending, from the 9th window on."""
 
     version = "1"
     timeout = 120
@@ -29,7 +29,7 @@ class Replay:
     param_names = ("trace", "deployment")
 
     def setup_cache(self):
-        """Replay every trace on every deployment, as a commit is asked for all of the figures."""
+        """Replay every trace on every deployment, since asv asks for all figures of a commit."""
         try:
             eplb_np = package_with("replay", "Rebalancer", "Topology")
         except NotImplementedError:
@@ -61,7 +61,7 @@ class Replay:
 
 
 def figures(eplb_np, scenario, deployment):
-    """Mended plans against those of DeepSeek's policy, and of a planner that knows the future."""
+    """Compare mended plans with DeepSeek's policy and a planner that knows the future."""
     sizes = DEPLOYMENTS[deployment]._replace(num_layers=NUM_LAYERS)
     _, experts, replicas, groups, nodes, gpus = sizes
     topology = eplb_np.Topology(experts, replicas, gpus, nodes, groups)
@@ -82,14 +82,14 @@ def figures(eplb_np, scenario, deployment):
 
 
 class Replan(Benchmark):
-    """Steps of a serving loop, for a load that drifts and for another workload."""
+    """Steps of a serving loop, for a load that drifts and for a change of workload."""
 
     params = (REPLANNED, ("drift", "another workload"))
     param_names = ("deployment", "change")
     needs = ("Rebalancer", "Topology")
 
     def prepare(self, deployment, change):
-        """Know of some windows, with the plan in use that fits all but the last."""
+        """Observe some windows, with a plan in use that fits all but the last."""
         layers, experts, replicas, groups, nodes, gpus = self.sizes
         self.topology = self.eplb_np.Topology(experts, replicas, gpus, nodes, groups)
         rng = np.random.default_rng(7)
@@ -114,7 +114,7 @@ class Replan(Benchmark):
 
 
 class Observe(Benchmark):
-    """One window of loads taken in."""
+    """Take in one window of loads."""
 
     params = (MODELS,)
     needs = ("Rebalancer", "Topology")

@@ -1,4 +1,4 @@
-"""How long does each stage take, and each question about a plan?"""
+"""How long does each stage take, and each measure of a plan?"""
 
 from .common import Benchmark
 
@@ -16,7 +16,7 @@ class Replication(Benchmark):
 
 
 class Packing(Benchmark):
-    """As many items as there are slots, into the GPUs."""
+    """Pack as many items as there are slots into the GPUs."""
 
     needs = ("balanced_packing",)
 
@@ -40,7 +40,7 @@ class Hierarchy(Benchmark):
 
 
 class Log2phy(Benchmark):
-    """The map from experts to slots, which a plan builds when it is first asked for."""
+    """The map from experts to slots, which a plan builds on first use."""
 
     needs = ("make_plan",)
 
@@ -55,7 +55,7 @@ class Log2phy(Benchmark):
 
 
 class LowerBound(Benchmark):
-    """The largest GPU load that no plan can stay under."""
+    """A load that the busiest GPU of every plan reaches."""
 
     needs = ("Topology", "lower_bound")
 
@@ -69,7 +69,7 @@ class LowerBound(Benchmark):
 
 
 class Metrics(Benchmark):
-    """How good a plan is, and what it costs to change to it."""
+    """How balanced a plan is, and what changing to it costs."""
 
     needs = ("make_plan", "moved_replicas")
 

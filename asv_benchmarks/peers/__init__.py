@@ -1,1 +1,1 @@
-"""The field that eplb_np is measured against, in renderings of our own."""
+"""The planners that eplb_np is compared with, in our own implementations."""

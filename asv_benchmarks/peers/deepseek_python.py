@@ -1,6 +1,6 @@
 """The DeepSeek balancer as it was published: Python loops over layers and items.
 
-Our own rendering, over NumPy arrays, of the algorithm of deepseek-ai/EPLB
+Our own implementation, over NumPy arrays, of the algorithm of deepseek-ai/EPLB
 (https://github.com/deepseek-ai/EPLB, ``eplb.py``, which is a torch program). Sorts are stable
 and ties go to the lower index.
 
@@ -50,7 +50,7 @@ def replicate_experts(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Expert and rank of each replica, both [X, P], and the count of each expert, [X, E].
 
-    One extra replica after the other, over all rows at once.
+    Grants one extra replica after the other, in all rows at once.
     """
     num_rows, num_experts = weight.shape
     rows = np.arange(num_rows)
@@ -110,7 +110,7 @@ def plan(
 
 
 def slots_of_experts(phy2log: np.ndarray, phyrank: np.ndarray, logcnt: np.ndarray) -> np.ndarray:
-    """``log2phy`` [L, E, largest count]: slot of each replica by its rank, -1 where none is."""
+    """``log2phy`` [L, E, largest count]: slot of each replica by its rank, padded with -1."""
     num_layers, num_replicas = phy2log.shape
     log2phy = np.full((*logcnt.shape, logcnt.max()), -1, np.int64)
     log2phy[np.arange(num_layers)[:, None], phy2log, phyrank] = np.arange(num_replicas)

@@ -1,8 +1,8 @@
 """The DeepSeek balancer in NumPy, with packing batched over the layers.
 
-Our own rendering of the idea behind the fastest Python planners (vLLM's default EPLB policy,
-https://github.com/vllm-project/vllm, ``vllm/distributed/eplb``, in NumPy, with the packing loop
-over items alone and every step taken in all layers at once). The plans are those of
+Our own implementation of the idea behind the fastest Python planners (vLLM's default EPLB policy,
+https://github.com/vllm-project/vllm, ``vllm/distributed/eplb``, in NumPy, where only
+packing loops, over items, and every step is taken in all layers at once). The plans are those of
 ``deepseek_python``, bit for bit.
 """
 
@@ -26,7 +26,7 @@ def balanced_packing(weight: np.ndarray, num_packs: int) -> tuple[np.ndarray, np
     step_rank = np.empty((num_items, num_rows), np.int64)
     load = np.zeros((num_rows, num_packs), np.float32)
     held = np.zeros((num_rows, num_packs), np.int64)
-    # A pack of a row is addressed by one flat index: cheaper than a pair of index arrays.
+    # One flat index for a pack of a row is cheaper than a pair of index arrays.
     flat_load, flat_held = load.reshape(-1), held.reshape(-1)
     first_pack = np.arange(num_rows) * num_packs
     for step in range(num_items):

@@ -1,11 +1,11 @@
 // Replication and placement with priority queues, one thread.
 //
-// Our own rendering of the ideas of the MoE load balancer of NVIDIA TensorRT-LLM
+// Our own implementation of the ideas of the MoE load balancer of NVIDIA TensorRT-LLM
 // (https://github.com/NVIDIA/TensorRT-LLM, cpp/tensorrt_llm/runtime/moeLoadBalancer):
 // the next replica goes to the expert on top of a queue by load / count, and the replicas, the
 // heaviest first, go to the GPU on top of a queue by load, which a full GPU leaves.
-// Ties go to the lower index and the replicas stand in the order in which they were granted, so
-// that the plans are those of the DeepSeek policy; groups are packed to nodes in the same way.
+// Ties go to the lower index and the replicas are in the order in which they were granted, so
+// the plans are those of the deepseek policy. Groups are packed to nodes in the same way.
 
 #include <algorithm>
 #include <cstdint>
@@ -39,7 +39,7 @@ struct HeaviestOnTop {
     }
 };
 
-// A priority queue that is filled again without giving its memory back.
+// A priority queue that is refilled without releasing its memory.
 template <typename Order>
 class Queue : public std::priority_queue<Item, std::vector<Item>, Order> {
 public:
@@ -56,7 +56,7 @@ class Packer {
 public:
     std::vector<int> pack, rank;
 
-    // Gives each load a pack, and a rank in it; every pack takes equally many.
+    // Gives each load a pack and a rank in it; all packs get equally many.
     void run(const std::vector<float>& loads, int num_packs) {
         const int num_items = static_cast<int>(loads.size());
         const int capacity = num_items / num_packs;
@@ -118,7 +118,7 @@ private:
 
 }  // namespace
 
-// weight [L, E]; out: phy2log [L, P], logcnt [L, E] and, unless it is null, phyrank [L, P].
+// weight [L, E]; out: phy2log [L, P], logcnt [L, E] and, unless null, phyrank [L, P].
 extern "C" void plan_layers(const float* weight, std::int64_t num_layers, int num_experts,
                             int num_replicas, int num_groups, int num_nodes, int num_gpus,
                             std::int64_t* phy2log, std::int64_t* phyrank, std::int64_t* logcnt) {
@@ -171,7 +171,7 @@ extern "C" void plan_layers(const float* weight, std::int64_t num_layers, int nu
     }
 }
 
-// log2phy [L, E, width], which holds -1 everywhere before.
+// log2phy [L, E, width], filled with -1 beforehand.
 extern "C" void fill_log2phy(const std::int64_t* phy2log, const std::int64_t* phyrank,
                              std::int64_t num_layers, std::int64_t num_experts,
                              std::int64_t num_replicas, std::int64_t width,

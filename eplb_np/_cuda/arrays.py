@@ -1,4 +1,4 @@
-"""Arrays on the GPU: other libraries' taken, results made, and copies to the host."""
+"""Arrays on the GPU: taken from other libraries, made for results, copied to the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eplb_np._cuda.dlpack import import_array
 
 
 def take_array(array: Any, stream: Any, name: str) -> tuple[Any, int | None]:
-    """Take an array on the GPU and its stream's handle; nothing where it is on the host."""
+    """Take an array on the GPU, and its stream's handle; (None, None) if it is on the host."""
     if isinstance(array, (np.ndarray, list, tuple)):
         return None, None
     if getattr(array, "__cuda_ndarray__", False):  # Numba's own
@@ -28,9 +28,9 @@ def take_array(array: Any, stream: Any, name: str) -> tuple[Any, int | None]:
 
 
 def to_host(array: Any, stream: Any) -> NDArray[Any]:
-    """Copy an array from the GPU once its stream has come so far."""
+    """Copy an array from the GPU, after all earlier work of the stream."""
     if not array.is_c_contiguous():
-        raise ValueError("an array on the GPU is not C-contiguous: make it so, or copy it")
+        raise ValueError("an array on the GPU is not C-contiguous: copy it to a contiguous one")
     host: NDArray[Any] = array.copy_to_host(stream=stream)
     if stream:
         stream.synchronize()
@@ -40,7 +40,7 @@ def to_host(array: Any, stream: Any) -> NDArray[Any]:
 def output_arrays(
     shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike, out: Sequence[Any] | None, stream: Any
 ) -> list[Any]:
-    """Arrays on the GPU to write to: new ones, or those that were passed in, checked."""
+    """Arrays on the GPU to write to: new ones, or the checked ones that were passed in."""
     cuda = numba_cuda()
     if out is None:
         return [cuda.device_array(shape, dtype, stream=stream) for shape in shapes.values()]
@@ -52,7 +52,7 @@ def output_arrays(
 def _as_output(array: Any, name: str, shape: tuple[int, ...]) -> Any:
     taken, _ = take_array(array, None, name)
     if taken is None:
-        raise ValueError(f"out's {name} is no array on the GPU: give one of shape {shape}")
+        raise ValueError(f"out's {name} is not an array on the GPU: give one of shape {shape}")
     integer = taken.dtype in (np.int64, np.int32)
     if tuple(taken.shape) != shape or not integer or not taken.is_c_contiguous():
         raise ValueError(
@@ -63,5 +63,5 @@ def _as_output(array: Any, name: str, shape: tuple[int, ...]) -> Any:
 
 
 def place(arrays: Iterable[Any], stream: Any, on_host: bool) -> list[Any]:
-    """Results where they are asked for: as they are, on the GPU, or on the host."""
+    """Leave results on the GPU, or copy them to the host."""
     return [to_host(array, stream) if on_host else array for array in arrays]

@@ -1,4 +1,4 @@
-"""A kernel that keeps a GPU busy, for timing."""
+"""A kernel that keeps the GPU busy while work to be timed queues up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eplb_np._numba.types import Floats, Int
 
 @launched
 def keep_busy(sink: Floats, steps: Int) -> None:
-    """Occupy one thread for some nanoseconds a step, so that other work queues up."""
+    """Occupy one thread for a few nanoseconds per step."""
     value = np.float32(1)
     for _ in range(steps):
         value = value / np.float32(1.0001)

@@ -1,4 +1,4 @@
-"""The GPU, if there is one: Numba's CUDA target, what goes wrong with it, and streams."""
+"""The GPU, if there is one: Numba's CUDA target, its errors, and streams."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 HOW_TO_GET_IT = "pip install eplb-np[cuda13] (or [cuda12], for CUDA 12 drivers)"
-CPU_WORKS = "device='cpu' works as before"
+CPU_WORKS = "device='cpu' still works"
 
-# What the CUDA driver answers: https://docs.nvidia.com/cuda/cuda-driver-api
+# Error codes of the CUDA driver: https://docs.nvidia.com/cuda/cuda-driver-api
 OUT_OF_MEMORY, INSUFFICIENT_DRIVER, NO_DEVICE, UNSUPPORTED_CODE, DRIVER_MISMATCH = (
     2,
     35,
@@ -29,12 +29,12 @@ NUMBERS = {
     "SYSTEM_DRIVER_MISMATCH": DRIVER_MISMATCH,
 }
 TOO_OLD = {
-    INSUFFICIENT_DRIVER: "older than the CUDA toolkit that is installed",
+    INSUFFICIENT_DRIVER: "older than the installed CUDA toolkit",
     UNSUPPORTED_CODE: "and does not know the code that the installed CUDA toolkit makes",
-    DRIVER_MISMATCH: "and does not fit the installed CUDA libraries",
+    DRIVER_MISMATCH: "and does not match the installed CUDA libraries",
 }
 
-# By name, as their classes are elsewhere in each implementation of numba.cuda.
+# By name, because each implementation of numba.cuda has their classes in other modules.
 DRIVER_ERRORS = ("CudaAPIError", "CUDAError")
 TOOLKIT_ERRORS = (
     "NvvmSupportError", "NvvmError", "NvrtcError", "NVRTCError", "LinkerError", "nvJitLinkError",
@@ -42,15 +42,15 @@ TOOLKIT_ERRORS = (
 
 
 class DeviceError(RuntimeError):
-    """There is no usable GPU, or it failed; what is missing or happened, and what helps.
+    """There is no usable GPU, or it failed. The message says why, and what helps.
 
-    The CPU works afterwards as it did before.
+    The CPU still works afterwards.
     """
 
 
 @functools.cache
 def numba_cuda() -> Any:
-    """Numba's CUDA module, or `DeviceError` where it cannot work, whatever the GPU."""
+    """Numba's CUDA module, or a `DeviceError` if it cannot work with any GPU."""
     try:
         from numba import cuda
     except ImportError as error:
@@ -77,7 +77,7 @@ def is_available() -> bool:
     Returns
     -------
     bool
-        Whether there are a driver, a toolkit and a GPU that answer.
+        Whether there is a working driver, toolkit and GPU.
 
     Examples
     --------
@@ -92,26 +92,26 @@ def is_available() -> bool:
 
 
 def require_device() -> Any:
-    """Return Numba's CUDA module with a GPU at hand, or raise `DeviceError`."""
+    """Return Numba's CUDA module if there is a usable GPU, else raise `DeviceError`."""
     cuda = numba_cuda()
     if simulated():
         return cuda
     with device_errors():
         cuda.current_context()
     if not _has_toolkit():
-        raise DeviceError(f"the CUDA toolkit (libNVVM) is not found: {HOW_TO_GET_IT}")
+        raise DeviceError(f"the CUDA toolkit (libNVVM) was not found: {HOW_TO_GET_IT}")
     return cuda
 
 
 @functools.cache
 def _has_toolkit() -> bool:
-    """Whether kernels can be compiled, where there is a driver."""
+    """Whether kernels can be compiled; asked only if there is a driver."""
     return bool(numba_cuda().is_available())
 
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Turn what the driver, the linker or the compiler raise into a `DeviceError` of one line."""
+    """Turn errors of the driver, linker or compiler into a `DeviceError` of one line."""
     try:
         yield
     except DeviceError:
@@ -124,7 +124,7 @@ def device_errors() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> str | None:
-    """Say what an error of Numba's CUDA target means, or None where it is another's error."""
+    """Say what an error of Numba's CUDA target means, or None if it is some other error."""
     kind = type(error).__name__
     said = _one_line(error)
     number = _driver_number(error, said)
@@ -151,7 +151,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _driver_number(error: BaseException, said: str) -> int | None:
-    """Return what the driver answered: the code of an error, else what its text says."""
+    """Return the driver's error code: the exception's own, else the one in its text."""
     try:
         return int(getattr(error, "code", None))  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -166,9 +166,9 @@ def _one_line(error: BaseException) -> str:
 
 
 def as_stream(stream: Any) -> Any:
-    """Return the Numba stream for what other libraries call a stream; None is the default one.
+    """Return the Numba stream for another library's stream; None is the default stream.
 
-    Takes Numba's own, a handle as an integer, and what has ``__cuda_stream__`` (the protocol),
+    Takes Numba's own, a handle as an integer, and objects with ``__cuda_stream__`` (the protocol),
     ``cuda_stream`` (PyTorch) or ``ptr`` (CuPy).
     """
     if stream is None or (isinstance(stream, int) and stream == 0):
@@ -181,7 +181,7 @@ def as_stream(stream: Any) -> Any:
         stream = getattr(stream, name, stream)
     if not isinstance(stream, int):
         raise ValueError(
-            f"stream={stream!r} is no stream: give one of Numba, CuPy or PyTorch, or its handle"
+            f"stream={stream!r} is not a stream: give one of Numba, CuPy or PyTorch, or its handle"
         )
     return _external_stream(stream) if stream else 0
 
@@ -192,7 +192,7 @@ def _external_stream(handle: int) -> Any:
 
 
 def wait_for(producer: int, stream: Any) -> None:
-    """Let a stream wait for what another one, given as a handle, has been given to do so far."""
+    """Let a stream wait for all work queued so far on another one, given as a handle."""
     default = (0, 1)  # two names of one stream
     if int(stream) != producer and not (int(stream) in default and producer in default):
         event = numba_cuda().event(timing=False)

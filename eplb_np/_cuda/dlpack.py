@@ -1,4 +1,4 @@
-"""DLPack, for arrays on a GPU that have no ``__cuda_array_interface__``."""
+"""DLPack, for arrays on a GPU without ``__cuda_array_interface__``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 from typing import Any
 
 CUDA, CUDA_MANAGED = 2, 13  # DLDeviceType
-KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}  # DLDataTypeCode
+TYPE_CODES = {0: "i", 1: "u", 2: "f", 6: "b"}  # DLDataTypeCode
 
 
 class _Tensor(ctypes.Structure):
@@ -47,12 +47,12 @@ _USED = b"used_dltensor"  # kept alive here: a capsule does not copy its name
 
 
 class ImportedArray:
-    """What a DLPack capsule holds, with ``__cuda_array_interface__``.
+    """The array in a DLPack capsule, with ``__cuda_array_interface__``.
 
     Parameters
     ----------
     capsule : PyCapsule
-        Named ``"dltensor"``; it is used up.
+        Named ``"dltensor"``; it cannot be used again.
     name : str
         What users call the array, for errors.
     """
@@ -62,17 +62,17 @@ class ImportedArray:
         self._managed = ctypes.cast(pointer, ctypes.POINTER(_ManagedTensor))
         _set_name(capsule, _USED)
         tensor = self._managed.contents.tensor
-        if tensor.lanes != 1 or tensor.code not in KINDS:
+        if tensor.lanes != 1 or tensor.code not in TYPE_CODES:
             raise ValueError(
                 f"{name} has the DLPack type (code {tensor.code}, {tensor.bits} bits, "
-                f"{tensor.lanes} lanes), which is not taken: give float32"
+                f"{tensor.lanes} lanes), which is not supported: give float32"
             )
         size = tensor.bits // 8
         axes = range(tensor.ndim)
         strides = tuple(tensor.strides[i] * size for i in axes) if tensor.strides else None
         self.__cuda_array_interface__ = {
             "shape": tuple(tensor.shape[i] for i in axes),
-            "typestr": f"{'|' if size == 1 else '<'}{KINDS[tensor.code]}{size}",
+            "typestr": f"{'|' if size == 1 else '<'}{TYPE_CODES[tensor.code]}{size}",
             "data": ((tensor.data or 0) + tensor.byte_offset, True),
             "strides": strides,
             "version": 3,
@@ -85,7 +85,7 @@ class ImportedArray:
 
 
 def import_array(array: Any, stream: int, name: str) -> ImportedArray | None:
-    """Take an array on a GPU, ordered before what comes on a stream; None where it is elsewhere."""
+    """Take an array on a GPU, ready for later work on a stream; None if it is not on a GPU."""
     if array.__dlpack_device__()[0] not in (CUDA, CUDA_MANAGED):
         return None
     return ImportedArray(array.__dlpack__(stream=stream or 1), name)

@@ -1,4 +1,4 @@
-"""How the kernels are launched: threads of a block, its working memory, its stream."""
+"""How kernels are launched: threads per block, working memory, stream."""
 
 from __future__ import annotations
 
@@ -14,42 +14,31 @@ from eplb_np._cuda.device import numba_cuda, simulated
 SHARED_BYTES = 48 * 1024
 """Shared memory that a block may have on every GPU without asking for more."""
 
-LEAST_THREADS, MOST_ITEMS_EACH_A_THREAD, MOST_THREADS = 32, 256, 512
+LEAST_BLOCK_THREADS, MOST_BLOCK_THREADS = 32, 512
+MOST_THREADS_OF_ONE_ITEM = 256
 SIMULATED_THREADS = 4
-"""Each is a thread of Python's."""
-
-MOST_INDICES = 1 << 31
+"""Each is a Python thread."""
 
 block_threads: int | None = None
-"""Threads of every block, a power of two; None for what `choose_threads` thinks best."""
+"""Threads of every block, a power of two; None to let `choose_threads` decide."""
 
 
 def choose_threads(num_items: int) -> int:
-    """Threads of a block: one for each item, but of many items one for two or more."""
+    """Threads of a block: one per item, or one per two or more if there are many items."""
     if simulated():
         return SIMULATED_THREADS
     if block_threads is not None:
         return block_threads
     items = 1 << max(num_items - 1, 1).bit_length()
-    return max(LEAST_THREADS, min(items, MOST_ITEMS_EACH_A_THREAD), min(items >> 1, MOST_THREADS))
-
-
-def count_bits(num_experts: int, num_replicas: int) -> int:
-    """Bits of a key's index for a count of replicas, or ``ValueError`` where it has too few."""
-    shift = (num_replicas - num_experts + 1).bit_length()
-    if num_experts << shift > MOST_INDICES:
-        raise ValueError(
-            f"{num_experts} experts with up to {num_replicas - num_experts + 1} replicas each are "
-            "too many for the GPU's kernels: plan on the CPU"
-        )
-    return shift
+    one_each, two_each = min(items, MOST_THREADS_OF_ONE_ITEM), items >> 1
+    return max(LEAST_BLOCK_THREADS, one_each, min(two_each, MOST_BLOCK_THREADS))
 
 
 class Forms(NamedTuple):
-    """A kernel, by where the working memory of its blocks is."""
+    """The two forms of a kernel, which differ in where a block's working memory is."""
 
     shared: Any
-    large: Any  # in a row of global memory each
+    large: Any  # in a row of global memory per block
 
 
 def launch(
@@ -61,7 +50,7 @@ def launch(
     scratch: Any,
     args: tuple[Any, ...],
 ) -> None:
-    """Launch a kernel, with its working memory where that fits."""
+    """Launch a kernel, with its working memory in shared memory if it fits there."""
     if num_bytes <= SHARED_BYTES:
         configured(forms.shared, grid, threads, stream, num_bytes)(*args)
         return
@@ -75,11 +64,11 @@ def launch(
 
 
 def _as_scratch(scratch: Any, blocks: int, words: int) -> Any:
-    """Working memory that was passed in, as a row for each block."""
+    """Working memory that the caller passed in, as one row per block."""
     wanted = f"give [{blocks * words}] int64 on the GPU"
     if not hasattr(scratch, "__cuda_ndarray__"):
         if not hasattr(scratch, "__cuda_array_interface__"):
-            raise ValueError(f"scratch is no array on the GPU: {wanted}")
+            raise ValueError(f"scratch is not an array on the GPU: {wanted}")
         scratch = numba_cuda().as_cuda_array(scratch, sync=False)
     if scratch.ndim != 1 or scratch.dtype != np.int64 or scratch.size < blocks * words:
         raise ValueError(
@@ -92,7 +81,7 @@ def configured(
     kernel: Any, grid: int | tuple[int, ...], threads: int, stream: Any, shared_bytes: int = 0
 ) -> Any:
     """Return a kernel, ready to be called with its arguments."""
-    if simulated():  # whose kernels hold but one configuration
+    if simulated():  # its kernels hold only one configuration
         return kernel[grid, threads, stream, shared_bytes]
     return _configured(kernel, grid, threads, stream, shared_bytes)
 
@@ -101,7 +90,7 @@ def configured(
 def _configured(
     kernel: Any, grid: int | tuple[int, ...], threads: int, stream: Any, shared_bytes: int
 ) -> Any:
-    # Numba warns of grids that leave a GPU idle in part, as one of 58 layers does.
+    # Numba warns about grids that leave part of a GPU idle, as one of 58 layers does.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return kernel[grid, threads, stream, shared_bytes]

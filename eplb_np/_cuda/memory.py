@@ -1,4 +1,4 @@
-"""A block's memory, shared or global."""
+"""A block's working memory: shared memory, or a row of global memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from eplb_np._numba.types import Floats, Ints
 
 
 class Memory(NamedTuple):
-    """A block's memory: the same bytes, looked at in three ways."""
+    """A block's working memory: three views of the same bytes."""
 
     words: Ints  # int64
     ints: Ints  # int32

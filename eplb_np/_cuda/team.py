@@ -1,9 +1,9 @@
 """What the threads of a block do together.
 
-Loops over what the threads share out say ``while``, here and in all kernels. How often
-``range(start, stop, step)`` turns is a division of 64-bit integers, before each loop; and once the
-compiler knows it, it writes the loop out four times. A kernel runs once through its code and has
-to fetch it: with ``range`` it would be twice as long.
+Loops that share work among the threads are ``while`` loops, here and in all kernels. The length of
+``range(start, stop, step)`` takes a division of 64-bit integers before each loop, and the compiler
+then unrolls the loop four times. A kernel runs through its code once and has to fetch it; with
+``range`` the code would be twice as long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eplb_np._numba.types import Floats, Int, Ints
 
 
 class Team(NamedTuple):
-    """A thread of a block, and how many there are: a power of two."""
+    """A thread of a block, and the number of threads: a power of two."""
 
     thread: Int
     size: Int
@@ -38,7 +38,7 @@ def larger(a: Int, b: Int) -> Int:
 
 @device
 def power_of_two(number: Int) -> Int:
-    """Smallest power of two that is not below a number."""
+    """Smallest power of two that is at least ``number``."""
     power = np.int64(1)
     while power < number:
         power *= 2
@@ -49,9 +49,10 @@ def power_of_two(number: Int) -> Int:
 def smallest_of_block(
     first: Int, second: Int, count: Int, keys: Ints, team: Team
 ) -> tuple[Int, Int]:
-    """Smallest of the keys that the first ``count`` threads bring, for two questions at once.
+    """Smallest of the keys of the first ``count`` threads, for two kinds of key at once.
 
-    ``keys`` [2 * team.size] int64 is scratch. All threads get both answers.
+    Each thread brings a ``first`` and a ``second``; all threads get the smallest of both. Scratch:
+    ``keys`` [2 * team.size] int64.
     """
     thread, size = team
     keys[at(thread)] = first
@@ -69,18 +70,18 @@ def smallest_of_block(
     sync()
     first = keys[0]
     second = keys[at(size)]
-    sync()  # the next to use the scratch may be ahead of those that still read
+    sync()  # some thread may soon overwrite the scratch, while others still read it
     return first, second
 
 
 @device
 def copy_row(source: Floats, target: Floats, team: Team) -> None:
-    """Copy loads of a row, neighbouring threads neighbouring loads."""
+    """Copy a row of loads; neighbouring threads copy neighbouring loads."""
     i = team.thread
     while i < target.shape[0]:
         following = i + team.size
         load = source[at(i)]
-        if following < target.shape[0]:  # a read from the GPU's memory takes long
+        if following < target.shape[0]:  # two reads at once, as each takes long
             target[at(following)] = source[at(following)]
         target[at(i)] = load
         i = following + team.size

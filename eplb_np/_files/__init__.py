@@ -1,1 +1,1 @@
-"""Files as bytes: whole or not at all when written, one line of complaint when read."""
+"""File access: atomic writes, and reads whose errors are one line."""

@@ -16,14 +16,14 @@ from eplb_np._files.reading import reading, suffix_of
 
 
 class ArchiveFormat(NamedTuple):
-    """What a kind of file is called, and what it must hold."""
+    """The name of a kind of file, and what it must hold."""
 
     name: str
     version: int
     suffixes: tuple[str, ...]
     needed: tuple[str, ...]
     complaint: str
-    """What is said of a file that is something else, behind its path."""
+    """What an error says after the path of a file of another kind."""
 
     def write(
         self,
@@ -31,7 +31,7 @@ class ArchiveFormat(NamedTuple):
         header: Mapping[str, Any],
         arrays: dict[str, Any],
     ) -> None:
-        """Write a file whose suffix says the format."""
+        """Write a file in the format that its suffix selects."""
         suffix = suffix_of(path, self.suffixes)
         header = {"format": self.name, "version": self.version, **header}
 
@@ -46,14 +46,14 @@ class ArchiveFormat(NamedTuple):
 
     @contextmanager
     def reading(self, path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-        """Read header and arrays as one; errors inside become a ``ValueError`` of one line."""
+        """Read header and arrays into one dict; any error becomes a one-line ``ValueError``."""
         suffix = suffix_of(path, self.suffixes)
         with reading(path, self.complaint):
             content = _read_json(path) if suffix == ".json" else _read_npz(path)
             if content.get("format") != self.name or content.get("version") != self.version:
                 raise ValueError(
-                    f"it says format {content.get('format')!r}, version "
-                    f"{content.get('version')!r}; needed are {self.name!r} and {self.version}"
+                    f"it has format {content.get('format')!r}, version "
+                    f"{content.get('version')!r}, not format {self.name!r}, version {self.version}"
                 )
             missing = set(self.needed).difference(content)
             if missing:
@@ -73,7 +73,7 @@ def _read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
     with Path(path).open("rb") as file:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is no .npz archive")
+            raise ValueError("it is not an .npz archive")
         content = {name: archive[name] for name in archive.files}
     if "header" not in content:
         raise ValueError("it has no header")

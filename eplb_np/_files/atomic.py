@@ -1,4 +1,4 @@
-"""Writing files so that no reader, and no crash, ever meets half of one."""
+"""Atomic writes: neither a reader nor a crash ever leaves half a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raise ``FileNotFoundError`` where the folder of a file to be written does not exist."""
+    """Raise ``FileNotFoundError`` unless the folder of the file to write exists."""
     if not Path(path).parent.is_dir():
-        said = "there is no such folder to write to, make it first"
-        raise FileNotFoundError(errno.ENOENT, said, os.fspath(path))
+        message = "no such folder to write to, create it first"
+        raise FileNotFoundError(errno.ENOENT, message, os.fspath(path))

@@ -1,4 +1,4 @@
-"""Reading files that anybody may have written."""
+"""Reads of files from untrusted sources."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 
 @contextmanager
 def reading(path: str | os.PathLike[str], complaint: str = "") -> Iterator[None]:
-    """Turn whatever foreign bytes do to their parser into ``ValueError``, in one line.
+    """Turn any error of a parser into a one-line ``ValueError`` that begins with the path.
 
-    Parsers of damaged files raise nearly everything: ``zlib.error``, ``NotImplementedError``,
-    ``TokenError``, ``RecursionError``, ``MemoryError``. A missing file stays what it is.
+    Damaged files make parsers raise almost anything: ``zlib.error``, ``NotImplementedError``,
+    ``TokenError``, ``RecursionError``, ``MemoryError``. A missing file remains a
+    ``FileNotFoundError``.
     """
     try:
         yield
@@ -25,11 +26,10 @@ def reading(path: str | os.PathLike[str], complaint: str = "") -> Iterator[None]
 
 
 def suffix_of(path: str | os.PathLike[str], known: tuple[str, ...]) -> str:
-    """Return a path's suffix, in lower case, if it is a known one."""
+    """Return a path's suffix in lower case, or raise ``ValueError`` if it is unknown."""
     suffix = Path(path).suffix.lower()
     if suffix not in known:
         raise ValueError(
-            f"{os.fspath(path)}: the suffix {suffix!r} says no known format: "
-            f"use one of {', '.join(known)}"
+            f"{os.fspath(path)}: unknown file suffix {suffix!r}: use one of {', '.join(known)}"
         )
     return suffix

@@ -1,5 +1,5 @@
-"""Loads on their way in: checked, and made the one form that kernels take.
+"""Loads on their way in: checked, and converted to the one form that kernels take.
 
-``host.py`` is for loads on the host, with ``cpu.py`` to look through them; ``device.py`` for loads
-on the GPU or on their way there, with ``cuda.py``.
+``host.py`` takes loads on the host and checks them by the kernel in ``cpu.py``. ``device.py`` takes
+loads on the GPU, or on their way there, and checks and casts them by the kernels in ``cuda.py``.
 """

@@ -1,4 +1,7 @@
-"""One pass over loads that finds what no kernel may be given."""
+"""A check of loads on the host, in one pass.
+
+Twin of `find_doubtful_rows` in `cuda.py`. Letters: L layers, E experts.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ LARGEST_TOTAL = 2.0**127
 def first_bad_load(weight: Floats) -> tuple[Int, Int]:
     """Position of the first load that is NaN, infinite or negative, or of a layer that overflows.
 
-    ``weight`` [L, E] float32. Returns ``(layer, expert)``; ``expert`` is -1 where the sum of the
-    layer is `LARGEST_TOTAL` or more, ``layer`` is -1 where all is well. O(L E).
+    ``weight`` [L, E] float32. Returns ``(layer, expert)``; ``expert`` is -1 if the sum of the
+    layer is `LARGEST_TOTAL` or more, and ``layer`` is -1 if all loads are good. O(L E).
     """
     num_layers, num_experts = weight.shape
     for layer in range(num_layers):

@@ -1,4 +1,7 @@
-"""Loads that are on the GPU already: made float32, and looked through."""
+"""Kernels for loads on the GPU: a cast to float32, and a check.
+
+Letters: X rows of n loads each.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ CHECK_THREADS = 32
 
 
 DOUBTFUL_TOTAL = LARGEST_TOTAL * (1 - 1e-9)
-"""The host adds up in another order: what is as near as this, it decides."""
+"""The host sums in another order, so it decides about totals above this one."""
 
 
 @launched
@@ -28,9 +31,9 @@ def cast_rows(given: Any, weight: Floats) -> None:
 
 @launched
 def find_doubtful_rows(weight: Floats, doubtful: Ints) -> None:
-    """Set ``doubtful`` [X] int32 to 1 where a row may hold what `first_bad_load` finds, else 0.
+    """Set ``doubtful`` [X] int32 to 1 for rows that may hold a bad load, else to 0.
 
-    On a grid [X] with ``CHECK_THREADS`` threads.
+    `first_bad_load` in `cpu.py` then decides. On a grid [X] with ``CHECK_THREADS`` threads.
     """
     totals = cuda.shared.array(CHECK_THREADS, types.float64)
     row = cuda.blockIdx.x
@@ -40,7 +43,7 @@ def find_doubtful_rows(weight: Floats, doubtful: Ints) -> None:
         load = weight[row, i]
         if load >= 0:
             total += np.float64(load)
-        else:  # negative, or no number
+        else:  # negative or NaN
             total += np.inf
     totals[thread] = total
     cuda.syncthreads()

@@ -1,4 +1,4 @@
-"""Loads on their way to the GPU, or there already, checked as on the host."""
+"""Loads on the GPU, or on their way there, checked as on the host."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from eplb_np._loads.host import as_load, check_rows
 
 
 class DeviceLoads(NamedTuple):
-    """Loads on the GPU, as kernels take them, and the stream that they are ready on."""
+    """Loads on the GPU in the form that kernels take, and the stream on which they are ready."""
 
     weight: Any  # [X, n] float32, C-contiguous
     stream: Any
-    doubtful: Any  # [X] int32, where the GPU looks for bad loads; or None
+    doubtful: Any  # [X] int32, 1 for rows that may hold bad loads; None if unchecked
     name: str
     columns: str
 
     def check(self) -> None:
-        """Wait for the stream, and raise ``ValueError`` as on the CPU if the loads are bad."""
+        """Wait for the stream, and raise ``ValueError`` as on the CPU if any load is bad."""
         if self.doubtful is not None and to_host(self.doubtful, self.stream).any():
             as_load(to_host(self.weight, self.stream), self.name, self.columns)
 
@@ -30,10 +30,10 @@ class DeviceLoads(NamedTuple):
 def as_device_loads(
     load: Any, stream: Any, check: bool, name: str = "weight", columns: str = "experts"
 ) -> DeviceLoads:
-    """Bring loads to the GPU, or take them where they are there already.
+    """Copy loads to the GPU, or take them as they are if they are there already.
 
-    Loads from the host are checked there. Those on the GPU are looked through on the GPU, and
-    what was found is only waited for in `DeviceLoads.check`; not at all without ``check``.
+    Loads from the host are checked on the host. Loads on the GPU are checked on the GPU if
+    ``check`` is set, and only `DeviceLoads.check` waits for the result.
     """
     cuda = numba_cuda()
     own = None if stream is None else as_stream(stream)
@@ -70,7 +70,7 @@ def as_device_loads(
 
 
 def as_host_load(load: Any) -> Any:
-    """Return loads that are on the GPU as an array on the host, and others as they are."""
+    """Copy loads on the GPU to the host, and return other loads as they are."""
     if isinstance(load, np.ndarray):
         return load
     try:

@@ -1,4 +1,4 @@
-"""Loads that users pass, checked and made the one form that kernels take."""
+"""Check loads that users pass, and convert them to the one form that kernels take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
-    """Return users' numbers as an array of a real dtype, or say what they are instead."""
+    """Return users' numbers as an array of a real dtype, or raise ``ValueError``."""
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -21,13 +21,13 @@ def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise ValueError(f"{name} has masked entries: fill them, with 0 where nothing was counted")
     kind = array.dtype.kind
-    # Extension types such as bfloat16 call themselves void, but know how to become float32.
+    # Extension types such as bfloat16 report the kind void, but can be cast to float32.
     extension = kind == "V" and not issubclass(array.dtype.type, np.void)
     if kind not in "biuf" and not extension:
         if hasattr(values, "__cuda_array_interface__"):
             raise ValueError(
-                f"{name} is on a GPU and does not say how NumPy reads it: copy it to the host, or "
-                "plan on the GPU"
+                f"{name} is on a GPU, where NumPy cannot read it: copy it to the host, or plan on "
+                "the GPU"
             )
         raise ValueError(
             f"{name} has dtype {array.dtype}, which is not a real number type: "
@@ -37,10 +37,10 @@ def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
 
 
 def as_load(load: ArrayLike, name: str = "weight", columns: str = "experts") -> NDArray[np.float32]:
-    """Return loads as the one form that kernels take: C-contiguous writable float32, 2-D.
+    """Return loads in the one form that kernels take: C-contiguous writable float32, 2-D.
 
-    Raises ``ValueError`` for anything that is not a finite, non-negative load per layer and
-    expert, naming the first offender. The array is the caller's own where it already fits.
+    Raises ``ValueError`` unless there is a finite, non-negative load per layer and expert, and
+    names the first bad one. Returns the caller's own array if it already has that form.
     """
     given = as_array(load, name)
     check_rows(given.shape, name, columns)
@@ -48,7 +48,7 @@ def as_load(load: ArrayLike, name: str = "weight", columns: str = "experts") -> 
 
 
 def check_rows(shape: tuple[int, ...], name: str, columns: str) -> None:
-    """Raise ``ValueError`` unless a shape has two axes, neither of them empty."""
+    """Raise ``ValueError`` unless a shape has two axes and neither is empty."""
     if len(shape) != 2:
         hint = (
             f"{name}[None, :] is one layer" if len(shape) == 1 else "sum or select the other axes"
@@ -61,15 +61,15 @@ def check_rows(shape: tuple[int, ...], name: str, columns: str) -> None:
 
 
 def check_not_empty(shape: tuple[int, ...], name: str) -> None:
-    """Raise ``ValueError`` where an axis has no entries."""
+    """Raise ``ValueError`` if an axis has no entries."""
     if 0 in shape:
         raise ValueError(
-            f"{name} has shape {shape}, so it is empty: every axis needs at least one entry"
+            f"{name} has shape {shape}, so it is empty: give at least one entry on every axis"
         )
 
 
 def as_history(load: ArrayLike, name: str) -> NDArray[np.float32]:
-    """Return loads [W, L, E], oldest window first; [L, E] is one window. As `as_load` else."""
+    """Return loads [W, L, E], oldest window first; [L, E] is one window. Otherwise as `as_load`."""
     given = as_array(load, name)
     if given.ndim not in (2, 3):
         hint = f" ({name}[None, :] is one layer)" if given.ndim == 1 else ""
@@ -84,8 +84,8 @@ def as_history(load: ArrayLike, name: str) -> NDArray[np.float32]:
 def _as_float32(given: NDArray[np.generic], name: str, columns: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         weight = np.asarray(given, dtype=np.float32, order="C")
-    # Another byte order, alignment or a read-only flag would be another type to Numba, and
-    # another compilation.
+    # With another byte order, alignment or a read-only flag, Numba would see another type, and
+    # compile again.
     if not weight.flags.carray:
         weight = weight.copy()
 
@@ -98,7 +98,7 @@ def _as_float32(given: NDArray[np.generic], name: str, columns: str) -> NDArray[
 
 
 def check_loads(values: NDArray[Any], name: str) -> None:
-    """Raise ``ValueError`` for the first NaN, infinite or negative load; needs no kernel."""
+    """Raise ``ValueError`` for the first NaN, infinite or negative load, without a kernel."""
     bad = ~((values >= 0) & (values < np.inf))
     if bad.any():
         layer, expert = (int(i) for i in np.argwhere(bad)[0])
@@ -108,14 +108,14 @@ def check_loads(values: NDArray[Any], name: str) -> None:
 def _raise_bad_load(given: NDArray[Any], name: str, row: int, column: int, columns: str) -> None:
     place = tuple(int(i) for i in np.unravel_index(row, given.shape[:-1]))
     if len(place) == 2 and len(given) == 1:
-        place = place[1:]  # one window, which may have been given without its axis
+        place = place[1:]  # one window, perhaps given without its axis
         given = given[0]
     axes = ("window", "layer")[-len(place) :]
     said = ", ".join(f"{axis} {i}" for axis, i in zip(axes, place, strict=True))
     if column < 0:
         raise ValueError(
-            f"{name}: the loads of {said} sum up to 2**127 or more, and their sums would "
-            "leave float32's range: scale the loads down (only their ratios matter)"
+            f"{name}: the loads of {said} add up to 2**127 or more, so that sums of them would "
+            "exceed float32's range: scale the loads down (only their ratios matter)"
         )
     value = given[(*place, column)]
     index = ", ".join(map(str, (*place, column)))

@@ -1,1 +1,1 @@
-"""The Numba machine: decorators, how kernels are compiled and cached, types, arrays, threads."""
+"""The Numba machine: decorators, compiling and caching, types, arrays, indices, threads."""

@@ -1,8 +1,8 @@
-"""New arrays, whose content is left to chance.
+"""New, uninitialised arrays.
 
-Numba types ``np.empty`` anew at every call, and compiles it anew for every way to write its
-arguments; with zeros or ones in them that doubles. Through these few functions each is compiled
-once.
+Numba infers types for ``np.empty`` at every call, and compiles it for every way to write its
+arguments; literal zeros or ones in them double that. Through these functions, each kind of array
+is compiled once.
 """
 
 from __future__ import annotations

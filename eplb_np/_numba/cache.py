@@ -1,11 +1,11 @@
 """Machine code on disk, so that a new process does not compile again.
 
-Numba's own ``cache=True`` fails in ways that a guest in a server cannot afford: it raises at
-import where no folder is writable, never recovers from a damaged file, and serves a kernel that
-calls an edited helper of another file from a stale copy. This cache stores one file per compiled
-kernel. Its name is a digest of all that the machine code depends on: which function it is, module
-and all, and every source file of the package. Its content carries a checksum. Whatever goes wrong
-with a file means "compile", never an error.
+Numba's own ``cache=True`` fails in ways that a library inside a server cannot afford. It raises at
+import if no folder is writable, never recovers from a damaged file, and serves stale code for a
+kernel whose helper in another file was edited. This cache stores one file per compiled kernel. The
+file's name is a digest of everything that the machine code depends on: the function with its
+module, and every source file of the package. Its content carries a checksum. Any trouble with a
+file leads to compiling, never to an error.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ CODE_SETTINGS = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "S
 
 
 class KernelCache:
-    """Disk cache of one kernel, in the place of Numba's own (`numba.core.caching._Cache`)."""
+    """Disk cache of one kernel, in place of Numba's own (`numba.core.caching._Cache`)."""
 
     def __init__(self, py_func: Callable[..., object]) -> None:
         self._py_func = py_func
 
     @property
     def cache_path(self) -> str:
-        """Folder that a new file would be tried in first."""
+        """Folder in which a new file is tried first."""
         return str(next(_folders()))
 
     def load_overload(self, sig: object, target_context: Any) -> Any:
-        """Compiled kernel for a signature, or None where there is no sound file of it."""
+        """Compiled kernel for a signature, or None if there is no intact file of it."""
         try:
             target_context.refresh()
             name = self._file_name(sig, target_context.codegen())
@@ -59,13 +59,13 @@ class KernelCache:
         return None
 
     def save_overload(self, sig: object, data: Any) -> None:
-        """Store a compiled kernel in the first folder that takes it."""
+        """Store a compiled kernel in the first writable folder."""
         try:
             if not _is_cachable(data):
                 return
             name = self._file_name(sig, data.codegen)
             content = dumps(data._reduce())
-        except Exception:  # noqa: BLE001 - nor may a Numba that keeps its code otherwise
+        except Exception:  # noqa: BLE001 - nor may a Numba that stores its code in another way
             return
         for folder in _folders():
             if _write(folder / name, content):
@@ -78,12 +78,12 @@ class KernelCache:
         """Numba's interface; this cache is always on."""
 
     def flush(self) -> None:
-        """Numba's interface; files are named by their content and need no flushing."""
+        """Numba's interface; files are named by their content, so there is nothing to flush."""
 
     def _file_name(self, sig: object, codegen: Any) -> str:
         function = self._py_func
         settings = [getattr(config, name, None) for name in CODE_SETTINGS]
-        # The name alone does not say which function it is: other files may have one of that name.
+        # The name alone does not identify a function: other files may have one of that name.
         key = (
             _sources_digest(), sys.implementation.cache_tag, numba.__version__,
             function.__module__, function.__qualname__, str(sig), codegen.magic_tuple(), settings,
@@ -98,10 +98,10 @@ def _is_cachable(compiled: Any) -> bool:
 
 @functools.cache
 def _sources_digest() -> str:
-    """Digest of every source file of the package: kernels and their callees live all over it.
+    """Digest of every source file of the package: kernels and their callees are all over it.
 
-    Files that no kernel is made from count too. Telling them apart would take a list, and a file
-    that the list lacks would be served stale.
+    Files without kernels count too. To leave them out would take a list, and a file missing from
+    the list would lead to stale code.
     """
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -112,7 +112,7 @@ def _sources_digest() -> str:
 
 
 def _folders() -> Iterator[Path]:
-    """Where files are looked for, and written to the first that can be: as Numba orders them."""
+    """Folders to read from, and to write to the first writable one of, in Numba's order."""
     if config.CACHE_DIR:
         yield Path(config.CACHE_DIR) / "eplb_np"
     yield PACKAGE / "kernels" / "__pycache__"

@@ -1,21 +1,21 @@
-"""The one place with Numba flags.
+"""The only place with Numba flags.
 
 Every compiled function of the package is declared with one of three decorators:
 
 ``kernel``
-    Code that other kernels call. It is compiled into its callers (see ``_pieces``).
+    Code that other kernels call. It is compiled into its callers (see ``pieces.py``).
 ``allocator``
-    The same for code that makes working memory.
+    The same for code that allocates working memory.
 ``entry``
-    A kernel that Python calls. Its machine code is kept on disk (see ``_cache``).
+    A kernel that Python calls. Its machine code is kept on disk (see ``cache.py``).
 
-The flags, and why they are these:
+The flags, and the reasons for them:
 
 * ``error_model="numpy"``: no branch for a division by zero, which validated loads cannot cause.
 * ``nogil=True`` on entries: a planner runs beside an inference engine and must not stop it.
-* no ``fastmath``, no ``parallel``: a plan is the same bytes on every run and thread count, and
-  Numba's threading layers can take the host process down (two callers, a fork).
-* no signatures: they would compile at import. The API layer hands each kernel one dtype and one
+* no ``fastmath``, no ``parallel``: plans are byte-identical across runs and thread counts, and
+  Numba's threading layers can crash the host process (two callers, a fork).
+* no signatures: they would compile at import. The API layer passes each kernel one dtype and one
   memory layout, so each is compiled once.
 """
 
@@ -31,7 +31,7 @@ from numba.core import config
 from eplb_np._numba.cache import KernelCache
 
 Piece: Any = None
-with suppress(ImportError):  # of another Numba than is known: slower to compile, the same results
+with suppress(ImportError):  # an unknown Numba: slower to compile, the same results
     from eplb_np._numba.pieces import Piece
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -59,6 +59,6 @@ def _piece(function: F, **options: object) -> F:
 def entry(function: F) -> F:
     """Compile a function that Python calls, and keep the machine code on disk."""
     compiled = njit(error_model="numpy", nogil=True)(function)
-    if compiled is not function:  # NUMBA_DISABLE_JIT hands the Python function back
+    if compiled is not function:  # with NUMBA_DISABLE_JIT, njit returns the Python function
         compiled._cache = KernelCache(function)
     return cast(F, compiled)

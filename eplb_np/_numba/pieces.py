@@ -1,11 +1,11 @@
-"""Kernels as pieces of entries, which are optimised and made into machine code once.
+"""Kernels as pieces of entries: only the entry is optimised and made into machine code.
 
-Numba makes a library of every function: it optimises what was linked into it, makes machine code
-of that, and a way in from Python and from C, and then links it into each caller, to be optimised
-and translated there again, up to the entry. Our kernels call each other five levels deep and are
-never called from anywhere else, so here theirs is the last step only: lowered, linked, and left
-to the entry. That takes two thirds of the time (for the refined policy 40 %), and as LLVM then
-sees the whole before it has unrolled the parts, the code is up to a quarter faster.
+Numba makes a library of every function. It optimises the function with all that it calls, makes
+machine code and wrappers for Python and C, and then links it into each caller, where it is
+optimised and translated again, up to the entry. Our kernels call each other five levels deep and
+are called from nowhere else. So here they are only lowered and linked, and the entry does the
+rest. That takes two thirds of the time (40 % for the refined policy). And because LLVM sees the
+whole before it has unrolled the parts, the code is up to a quarter faster.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ class Piece(CPUDispatcher):  # type: ignore[misc]
         return self.py_func(*args)
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
-        """Compile once for integers, not for each literal that a variable starts with, too."""
+        """Compile once for integers, and not again for each literal that is passed."""
         return super().get_call_template([unliteral(arg) for arg in args], kws)
 
     def add_overload(self, compiled: Any) -> None:
-        """Keep a specialisation for callers; the dispatch from Python is not told of it."""
+        """Keep a specialisation for callers, but do not register it for calls from Python."""
         self.overloads[tuple(compiled.signature.args)] = compiled
 
 
 class _Library(JITCodeLibrary):  # type: ignore[misc]
-    """Code to be linked into that of callers."""
+    """Code that will be linked into that of its callers."""
 
     def _optimize_final_module(self) -> None:
         """Leave it to the entry."""
 
     def _finalize_final_module(self) -> None:
-        """Do not hand it to the engine, which would make machine code."""
+        """Do not pass it to the engine, which would make machine code."""
         self._finalize_dynamic_globals()
         self._finalized = True
 
@@ -65,7 +65,7 @@ class _Lowering(NativeLowering):  # type: ignore[misc]
         state.library = _Library(state.targetctx.codegen(), name)
         state.flags.no_compile = True
         super().run_pass(state)
-        # Callers look code up by its entry point, which can be any object, and the signature.
+        # Callers look up code by its entry point, which can be any object, and its signature.
         lowered = state.cr._replace(cfunc=state.func_id.func)
         state.targetctx.insert_user_function(lowered.cfunc, lowered.fndesc, [state.library])
         state.cr = lowered
@@ -73,7 +73,7 @@ class _Lowering(NativeLowering):  # type: ignore[misc]
 
 
 class _Compiler(CompilerBase):  # type: ignore[misc]
-    """Numba's compiler but for that lowering."""
+    """Numba's compiler, except for that lowering."""
 
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)

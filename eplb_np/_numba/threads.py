@@ -1,9 +1,9 @@
 """Blocks of layers, on one thread or several.
 
-Layers are independent, so they are what threads share out: each takes the next block as soon as
-it is done with one, and writes rows that no other touches. The kernels release the GIL. The
-calling thread works too, so no thread is started for one-threaded work, and between blocks it
-can be interrupted: Ctrl-C in a large plan comes back within a block's time.
+Layers are independent, so threads share them: each takes the next block when it has finished one,
+and writes rows that no other thread touches. The kernels release the GIL. The calling thread works
+too, so one-threaded work starts no thread. Between blocks it can be interrupted: Ctrl-C in a large
+plan takes effect within the time of a block.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Callable
 from eplb_np._arguments import as_size
 
 BLOCK_SLOTS = 1 << 16
-"""Slots planned between two looks at the interpreter: a few milliseconds."""
+"""Slots planned between two returns to the interpreter: a few milliseconds."""
 
 SMALL_SLOTS = 1 << 17
-"""Up to here one thread by default: starting a second would not pay for a guest."""
+"""Up to this many slots, one thread by default: a second would not pay for its start."""
 
 DEFAULT_MOST_THREADS = 4
 
 BLOCKS_PER_THREAD = 2
-"""Enough that a thread which starts late finds less to do, few enough to rarely ask for the GIL."""
+"""Enough that a thread which starts late gets less work, few enough to need the GIL rarely."""
 
 
 def choose_num_threads(num_threads: int | None, num_layers: int, layer_slots: int) -> int:
-    """Threads to use: what was asked for, else 1 for small work and at most 4 for large."""
+    """Threads to use: as requested, else 1 for small work and at most 4 for large."""
     if num_threads is not None:
         return min(as_size("num_threads", num_threads), num_layers)
     if num_layers * layer_slots <= SMALL_SLOTS:
@@ -38,7 +38,7 @@ def choose_num_threads(num_threads: int | None, num_layers: int, layer_slots: in
 def for_each_block(
     work: Callable[[int, int], None], num_layers: int, layer_slots: int, num_threads: int
 ) -> None:
-    """Call ``work(start, stop)`` until it has seen every layer once."""
+    """Call ``work(start, stop)`` on blocks of layers, so that it gets every layer once."""
     block = max(1, BLOCK_SLOTS // layer_slots)
     if num_threads == 1:
         for start in range(0, num_layers, block):
@@ -60,10 +60,10 @@ def for_each_block(
 
 
 def _start(run: Callable[[], None]) -> _thread.LockType:
-    """Run in a new thread; the returned lock can be acquired when it is done.
+    """Run in a new thread; the returned lock can be acquired when the thread has finished.
 
     `threading.Thread.start` waits until the thread has begun, which costs as much as planning
-    ten layers; here the caller goes on at once.
+    ten layers. Here the caller continues at once.
     """
     finished = _thread.allocate_lock()
     finished.acquire()
@@ -76,7 +76,7 @@ def _start(run: Callable[[], None]) -> _thread.LockType:
 
     try:
         _thread.start_new_thread(run_and_release, ())
-    except RuntimeError:  # no thread to be had: the caller does all the work
+    except RuntimeError:  # no thread could be started: the caller does all the work
         finished.release()
     return finished
 

@@ -1,4 +1,4 @@
-"""What the command says when something is wrong with what it was given."""
+"""How the command reports bad input."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ class OneLineError(click.ClickException):
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        """Write the message without a traceback."""
+        """Print the message to stderr, without a traceback."""
         click.echo(f"eplb-np: {self.format_message()}", err=True, file=file)

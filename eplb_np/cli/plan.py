@@ -22,7 +22,7 @@ from eplb_np.io.loads import RecordedLoad, read_loads, select_moe_layers
 from eplb_np.metrics import balancedness, layer_balancedness
 from eplb_np.plan import PLAN_FILE, Plan
 from eplb_np.planning import in_order_plan, make_plan
-from eplb_np.policies import POLICIES, PolicyName
+from eplb_np.policies import POLICIES, PolicyName, check_policy
 from eplb_np.topology import Topology
 
 SHIPPED = "synthetic, like DeepSeek-V3"
@@ -30,7 +30,7 @@ SHIPPED = "synthetic, like DeepSeek-V3"
 
 @dataclass(frozen=True)
 class Summary:
-    """What the plan command reports, as a table or as JSON."""
+    """Results that the plan command prints, as a table or as JSON."""
 
     loads: str
     num_layers: int
@@ -54,13 +54,29 @@ class Summary:
     output: str | None
 
 
+def _known_policy(context: click.Context, option: click.Parameter, name: str) -> str:
+    """Look the policy up when the command runs: the table may have grown by then."""
+    try:
+        check_policy(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return name
+
+
 @click.command("plan")
 @click.argument("loads", required=False, type=click.Path(path_type=Path))
-@click.option("--replicas", default=288, show_default=True, help="Physical experts of a layer.")
-@click.option("--gpus", default=32, show_default=True, help="GPUs.")
+@click.option("--replicas", default=288, show_default=True, help="Physical experts per layer.")
+@click.option("--gpus", default=32, show_default=True, help="Number of GPUs.")
 @click.option("--nodes", default=1, show_default=True, help="Nodes; divides the GPUs.")
 @click.option("--groups", default=1, show_default=True, help="Expert groups; divides the experts.")
-@click.option("--policy", type=click.Choice(tuple(POLICIES)), default="hybrid", show_default=True)
+@click.option(
+    "--policy",
+    default="hybrid",
+    show_default=True,
+    help=f"One of {', '.join(POLICIES)}.",
+    callback=_known_policy,
+    shell_complete=lambda context, option, typed: [p for p in POLICIES if p.startswith(typed)],
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Plan file: .json or .npz.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def plan_loads(
@@ -73,11 +89,11 @@ def plan_loads(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Plan the MoE layers of LOADS and print how balanced they are before and after.
+    """Plan the MoE layers of LOADS, and print their balance before and after.
 
-    LOADS is a JSON file {"logical_count": ...}, .npy or .npz: [layers, experts], or with a
-    leading step axis, which is summed. Layers of zeros are dense and are left out. Without
-    LOADS, a synthetic load like DeepSeek-V3's is planned.
+    LOADS is a .json ({"logical_count": ...}), .npy or .npz file with an array [layers, experts]
+    or [steps, layers, experts]; steps are summed. Layers of zeros are dense, and are left out.
+    Without LOADS, the command plans a synthetic load like DeepSeek-V3's.
     """
     try:
         if output is not None:
@@ -93,7 +109,7 @@ def plan_loads(
             moe_layer_ids=recorded.moe_layer_ids,
         )
         start = time.perf_counter()
-        plan()  # the first one makes the kernels ready that it needs, and no others
+        plan()  # the first call loads or compiles just the kernels that it needs
         ready = time.perf_counter()
         made = plan()
         done = time.perf_counter()
@@ -111,7 +127,7 @@ def plan_loads(
 
 
 def shipped_load() -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Load that is planned where none is given; its dense layers are zero, as in recordings."""
+    """Load to plan if none is given; its dense layers are zero, as in recordings."""
     return workloads.deepseek_v3_load(seed=0).astype(np.float64)
 
 
@@ -123,7 +139,7 @@ def summarize(
     plan_seconds: float,
     output: Path | None,
 ) -> Summary:
-    """Measure a plan against the load it was made from."""
+    """Measure a plan under the load that it was made from."""
     load = recorded.load
     topology = made.topology
     gpu_load = made.gpu_load(load)
@@ -156,14 +172,14 @@ def summarize(
 
 
 def print_summary(summary: Summary) -> None:
-    """Print the table that people read."""
+    """Print the summary as a table."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     dense = summary.dense_layer_ids
     layers = f"{summary.num_layers} MoE layers planned"
     if dense:
-        layers += f"; {len(dense)} dense left out (all zero): {', '.join(map(str, dense))}"
+        layers += f"; {len(dense)} dense (all zero), left out: {', '.join(map(str, dense))}"
     most = f"{summary.replicas_per_gpu}"
     if summary.num_replicas % summary.num_gpus:
         most = f"{summary.num_replicas // summary.num_gpus} or {most}"
@@ -171,19 +187,19 @@ def print_summary(summary: Summary) -> None:
         "loads": summary.loads,
         "layers": layers,
         "deployment": (
-            f"{summary.num_experts} experts in {summary.num_replicas} slots of "
+            f"{summary.num_experts} experts in {summary.num_replicas} slots on "
             f"{summary.num_gpus} GPUs, {most} replicas per GPU"
         ),
         "policy": f"{summary.policy}, {summary.placement} placement",
         "GPU balancedness": (
             f"{summary.balancedness_before:.4f} before (experts in order), "
             f"{summary.balancedness_after:.4f} after, "
-            f"{summary.balancedness_at_most:.4f} at most for any plan"
+            f"at most {summary.balancedness_at_most:.4f} for any plan"
         ),
         "worst layer": f"{summary.worst_layer_id}, at {summary.worst_layer_balancedness:.4f}",
         "time": (
-            f"{summary.plan_seconds * 1e3:.2f} ms for the plan, "
-            f"{summary.kernels_ready_seconds:.2f} s to have the kernels ready"
+            f"{summary.plan_seconds * 1e3:.2f} ms to plan, "
+            f"{summary.kernels_ready_seconds:.2f} s to load or compile the kernels"
         ),
     }
     if summary.num_groups % summary.num_nodes:

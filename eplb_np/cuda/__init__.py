@@ -1,4 +1,4 @@
-"""The same plans on a GPU, byte for byte: loads go in and maps come out without the host.
+"""The same plans on a GPU, byte for byte: from loads on the GPU to maps on the GPU.
 
 Importing this loads neither Numba nor CUDA; the first call does.
 """

@@ -17,7 +17,7 @@ from eplb_np.stages.gpu_planner import launch_plan, log2phy_of_counts, plan_slot
 from eplb_np.topology import Topology
 
 
-def rebalance_experts(
+def rebalance_experts(  # noqa: PLR0913
     weight: Any,
     num_replicas: int,
     num_groups: int,
@@ -32,40 +32,40 @@ def rebalance_experts(
     check: bool = True,
     on_host: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """Plan which expert goes into each slot of each GPU, for every layer, on the GPU.
+    """Plan on the GPU which expert goes into each slot of each GPU, for every layer.
 
     Parameters
     ----------
     weight : array, shape [L, E], any real dtype
         Load of each logical expert of each layer: anything on the GPU with
         ``__cuda_array_interface__`` or DLPack, or anything on the host. On the GPU, C-contiguous
-        float32 is taken as it is, and the rest is cast there.
+        float32 is used as it is, and other arrays are cast there.
     num_replicas : int
         Physical experts (slots) of a layer, P; a multiple of ``num_gpus``, at least E.
     num_groups : int
         Groups of consecutive logical experts; divides E.
     num_nodes : int
-        Nodes; divides ``num_gpus``. Where it does not divide ``num_groups``, the placement is
+        Nodes; divides ``num_gpus``. If it does not divide ``num_groups``, the placement is
         global: one group, one node.
     num_gpus : int
         GPUs; slot ``s`` belongs to GPU ``s // (num_replicas // num_gpus)``.
     policy : {"hybrid", "deepseek"}, default: "hybrid"
-        As on the CPU. The refined policy is a search for the CPU only.
+        As on the CPU. The refined policy is a local search that runs on the CPU only.
     dtype : {int64, int32}, default: int64
-        Integer type of the results, where ``out`` does not say it.
+        Integer type of the results, unless ``out`` is given.
     stream : optional
-        Stream to work on: one of Numba's, CuPy's or PyTorch's, or its handle. By default the one
-        that ``weight`` names as its own, else the default stream.
+        Stream to work on: one of Numba's, CuPy's or PyTorch's, or its handle. By default the
+        stream of ``weight`` if it names one, else the default stream.
     out : sequence of 3 arrays, optional
-        Arrays on the GPU for the results, C-contiguous int64 or int32. With ``check=False`` and
-        float32 loads on the GPU, nothing is allocated then, and nothing waited for: the call can
-        be captured in a CUDA graph. ``log2phy`` has X = P - E + 1 here under either policy.
+        Arrays on the GPU for the results, C-contiguous int64 or int32. ``log2phy`` then has
+        X = P - E + 1 under either policy. With ``check=False`` and float32 loads on the GPU, the
+        call then allocates nothing and waits for nothing: it can be captured in a CUDA graph.
     scratch : array, optional
-        One axis of int64 on the GPU: the working memory, where a layer is too large for shared
-        memory, as one of 700 experts is. An error says how much is needed.
+        Working memory, 1-D int64 on the GPU, for layers too large for shared memory, such as
+        those of 700 experts. If it is too small, an error says how much is needed.
     check : bool, default: True
-        Whether loads that are on the GPU are looked through, which waits for the plan. Loads
-        that are not finite or negative make a plan of no value otherwise.
+        Whether to check loads that are on the GPU, which waits for the plan. Without the check,
+        negative, infinite or NaN loads give a meaningless plan.
     on_host : bool, default: False
         Whether to return NumPy arrays.
 
@@ -74,7 +74,7 @@ def rebalance_experts(
     phy2log : array, shape [L, P]
         Logical expert in each slot.
     log2phy : array, shape [L, E, X]
-        Slot of each replica of an expert, by its rank; -1 where there is none. X is P - E + 1
+        Slot of each replica of an expert, by rank; -1 behind its last replica. X is P - E + 1
         for ``"hybrid"``, else the largest replica count.
     logcnt : array, shape [L, E]
         Number of replicas of each expert. All three are arrays on the GPU, with
@@ -95,8 +95,8 @@ def rebalance_experts(
     Notes
     -----
     One block of threads plans one node of one layer, all stages in one kernel, so the host waits
-    for nothing in between. Only the deepseek policy's X it must know: without ``out`` it waits
-    for the counts.
+    for nothing in between. The exception is the deepseek policy without ``out``: its X depends on
+    the counts, and the host waits for them.
     """
     require_device()
     check_gpu_policy(policy)
@@ -124,7 +124,7 @@ def rebalance_experts(
         return phy2log, log2phy, logcnt
 
 
-def rebalance_experts_hierarchical(
+def rebalance_experts_hierarchical(  # noqa: PLR0913
     weight: Any,
     num_physical_experts: int,
     num_groups: int,
@@ -138,7 +138,7 @@ def rebalance_experts_hierarchical(
     check: bool = True,
     on_host: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """Plan hierarchically on the GPU: whole groups to nodes, replicas within nodes, to GPUs.
+    """Plan hierarchically on the GPU: groups to nodes, replicas within nodes, replicas to GPUs.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def rebalance_experts_hierarchical(
 
 
 def check_gpu_policy(policy: str) -> None:
-    """Raise ``ValueError`` for a policy that plans on the CPU only, or that there is not."""
+    """Raise ``ValueError`` for a policy that is unknown or plans on the CPU only."""
     check_policy(policy)
     if "cuda" not in POLICIES[policy].planners:
         raise ValueError(

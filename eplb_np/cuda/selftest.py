@@ -1,7 +1,7 @@
 """Check a GPU against the CPU, byte for byte, and measure it: ``python -m eplb_np.cuda.selftest``.
 
-``--small`` makes a few small plans and measures nothing. It is meant for compute-sanitizer, under
-which all takes a hundred times as long:
+``--small`` makes a few small plans and measures nothing. It is meant for compute-sanitizer, which
+makes everything a hundred times slower:
 
     compute-sanitizer --tool memcheck python -m eplb_np.cuda.selftest --small
     compute-sanitizer --tool racecheck python -m eplb_np.cuda.selftest --small
@@ -47,7 +47,7 @@ REAL_SHAPES = (
     Shape(2, 4096, 6144, 1, 1, 1024),
 )
 
-LOADS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[Any]]] = {
+KINDS_OF_LOADS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[Any]]] = {
     "ties": lambda rng, shape: rng.integers(0, 4, shape),
     "zeros": lambda rng, shape: rng.integers(0, 9, shape) * (rng.random((shape[0], 1)) < 0.5),
     "equal": lambda rng, shape: np.full(shape, 7.7),
@@ -61,8 +61,8 @@ LOADS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[Any]]]
 
 
 def random_shapes(num_cases: int, seed: int, largest: int) -> Iterator[tuple[int, str, Shape]]:
-    """Yield number, kind of load and sizes of as many plans, of up to ``largest`` experts."""
-    names = list(LOADS)
+    """Yield the number, kind of load and sizes of random plans of up to ``largest`` experts."""
+    names = list(KINDS_OF_LOADS)
     for case in range(num_cases):
         rng = np.random.default_rng([seed, case])
         num_nodes, node_gpus = int(rng.integers(1, 5)), int(rng.integers(1, 9))
@@ -80,7 +80,7 @@ def random_shapes(num_cases: int, seed: int, largest: int) -> Iterator[tuple[int
 
 
 def check_shape(loads: Loads, shape: Shape) -> list[str]:
-    """Names of what comes out otherwise on the GPU than on the CPU."""
+    """Names of the functions whose results on the GPU differ from those on the CPU."""
     sizes = shape[2:]
     wrong = []
     for policy in ("hybrid", "deepseek"):
@@ -111,11 +111,11 @@ def same(on_gpu: Sequence[NDArray[Any]], on_cpu: Sequence[NDArray[Any]]) -> bool
 
 
 def check(cases: Iterator[tuple[int, str, Shape]], seed: int) -> int:
-    """Check cases, say which are wrong, and return how many."""
+    """Check cases, print which are wrong, and return how many."""
     failures = 0
     for case, kind, shape in cases:
         rng = np.random.default_rng([seed, case, 1])
-        loads = LOADS[kind](rng, shape[:2]).astype(np.float32)
+        loads = KINDS_OF_LOADS[kind](rng, shape[:2]).astype(np.float32)
         for name in check_shape(loads, shape):
             failures += 1
             say(f"WRONG: {name} of case {case} (seed {seed}, {kind}): {shape}")
@@ -123,13 +123,13 @@ def check(cases: Iterator[tuple[int, str, Shape]], seed: int) -> int:
 
 
 def say(line: str) -> None:
-    """Print a line at once: under a sanitizer the next may be long in coming."""
+    """Print a line at once: under a sanitizer the next one may take long."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0 where all is well."""
+    """Run the command; the exit status is 0 if all results are equal."""
     parser = argparse.ArgumentParser(prog="python -m eplb_np.cuda.selftest", description=__doc__)
     parser.add_argument("--cases", type=int, default=2000, help="random plans to check")
     parser.add_argument("--seed", type=int, default=0, help="of the random plans")

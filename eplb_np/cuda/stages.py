@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from eplb_np._arguments import as_size, check_enough_replicas, check_multiple
 from eplb_np._cuda.arrays import output_arrays, place
 from eplb_np._cuda.device import device_errors, require_device
-from eplb_np._cuda.launch import choose_threads, count_bits, launch
+from eplb_np._cuda.launch import choose_threads, launch
 from eplb_np._loads.device import as_device_loads
 
 
@@ -26,7 +26,7 @@ def replicate_experts(
     check: bool = True,
     on_host: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """Give every logical expert of each row a number of replicas that fits its load, on the GPU.
+    """Replicate the logical experts of each row in proportion to their loads, on the GPU.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def replicate_experts(
     Returns
     -------
     phy2log : array, shape [X, num_phy]
-        Logical expert of each physical expert: ascending, an expert's replicas side by side.
+        Logical expert of each physical expert, in ascending order.
     rank : array, shape [X, num_phy]
         Which of its expert's replicas it is, from 0.
     logcnt : array, shape [X, E]
@@ -49,15 +49,18 @@ def replicate_experts(
     Raises
     ------
     ValueError
-        As `eplb_np.replicate_experts`, whose results these are, and if ``out``, ``scratch`` or
-        ``stream`` do not fit.
+        As `eplb_np.replicate_experts`, and if ``out``, ``scratch`` or ``stream`` do not fit.
     DeviceError
         If there is no usable GPU, or it fails; the message says what is missing.
+
+    See Also
+    --------
+    eplb_np.replicate_experts : The same results, byte for byte, on the CPU.
     """
     require_device()
     with device_errors():
         from eplb_np.stages.cuda_kernels import REPLICATE_ROWS
-        from eplb_np.stages.cuda_scratch import scratch_bytes
+        from eplb_np.stages.cuda_scratch import count_bits, scratch_bytes
         from eplb_np.stages.replication.cuda import ReplicationSizes
         from eplb_np.stages.replication.decisions import tail_length
 
@@ -79,7 +82,7 @@ def replicate_experts(
         return tuple(place(results, loads.stream, on_host))
 
 
-def balanced_packing(
+def balanced_packing(  # noqa: PLR0913
     weight: Any,
     num_packs: int,
     refine_steps: int = 2,
@@ -100,7 +103,7 @@ def balanced_packing(
     num_packs : int
         Number of packs; divides n.
     refine_steps : int, default: 2
-        Most swaps between the heaviest and the lightest pack after the packing; 0 for none.
+        Maximum number of swaps between the heaviest and the lightest pack after the packing.
     dtype, stream, out, scratch, check, on_host : optional
         As in `rebalance_experts`; ``out`` has two arrays here.
 
@@ -114,10 +117,13 @@ def balanced_packing(
     Raises
     ------
     ValueError
-        As `eplb_np.balanced_packing`, whose results these are, and if ``out``, ``scratch`` or
-        ``stream`` do not fit.
+        As `eplb_np.balanced_packing`, and if ``out``, ``scratch`` or ``stream`` do not fit.
     DeviceError
         If there is no usable GPU, or it fails; the message says what is missing.
+
+    See Also
+    --------
+    eplb_np.balanced_packing : The same results, byte for byte, on the CPU.
     """
     require_device()
     with device_errors():

@@ -1,4 +1,4 @@
-"""Times of plans on a GPU, by CUDA events and by the host's clock."""
+"""Times of plans on a GPU, measured by CUDA events and by the host's clock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LARGEST_LOG2PHY = 1 << 28  # entries
 
 
 def print_times(say: Callable[[str], None], repeats: int) -> None:
-    """Print a table of medians over random loads, in microseconds."""
+    """Print a table of median times over random loads, in microseconds."""
     say("")
     say(
         "| plan | device, slots only | device, with log2phy | from Python, to buffers | to a Plan |"
@@ -43,7 +43,7 @@ def print_times(say: Callable[[str], None], repeats: int) -> None:
 
 
 def measure(shape: tuple[int, ...], repeats: int) -> list[float | None]:
-    """Median microseconds of one shape, one number for each column of the table."""
+    """Median microseconds for one shape, one number per column of the table."""
     cuda = require_device()
     num_layers, num_experts, *sizes = shape
     rng = np.random.default_rng(0)
@@ -80,10 +80,10 @@ def measure(shape: tuple[int, ...], repeats: int) -> list[float | None]:
 
 
 def device_time(work: Callable[[int], None], repeats: int) -> float:
-    """Median of the time that work takes on the device alone.
+    """Median of the time that work takes on the device alone, in microseconds.
 
-    The GPU is kept busy until all of it is queued. What an event sees then is the work, and not
-    how long Python takes to launch it.
+    The GPU is kept busy until all work is queued. So the events measure the work, and not how long
+    Python takes to launch it.
     """
     from eplb_np._cuda.clock import keep_busy
 

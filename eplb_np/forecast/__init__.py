@@ -1,8 +1,8 @@
-"""What experts will be asked to do in the coming window, from the windows seen so far.
+"""Forecast of the coming window's loads, from the windows seen so far.
 
-`LoadForecast` is the forecast that users and the other rooms hold; its kernels are beside it: the
-filter (`filter`), its loops over a row (`rows`), changes of workload (`change_points`), and what is
-remembered (`state`).
+`LoadForecast` (``load_forecast.py``) is what users and the rest of the package hold. Its kernels
+are the filter (``filter.py``), the changes of workload (``change_points.py``) and loops over the
+experts of a layer (``rows.py``); ``state.py`` has what is remembered.
 """
 
 from eplb_np.forecast.load_forecast import Expected, LoadForecast

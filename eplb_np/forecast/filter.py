@@ -1,29 +1,32 @@
-"""What the coming window will be: a filter over the windows seen so far.
+"""The filter: an estimate of the coming window's shares, from the windows seen so far.
 
-Every window's shares are an unknown mean, which drifts and now and then jumps, plus noise. The
-estimate moves towards each new window by a *gain* K = P / (P + R), as Kalman's filter does: R is
-the noise energy of a window, P the energy of the estimate's error before it. Neither is a setting:
+The shares of a window are an unknown mean plus noise. The mean drifts, and changes suddenly now and
+then. The estimate moves towards each new window by a *gain* K = P / (P + R), as Kalman's filter
+does: R is the noise energy of a window, P the energy of the estimate's error before it. Neither is
+a setting:
 
-* R from the lag-one covariance of the steps from window to window: noise makes a step that the
-  next one takes back, drift and jumps do not. A median over the latest windows keeps out the rest.
-* P from the surprise: the distance of the new window to the estimate, less R, where that is more
+* R comes from the lag-one covariance of the steps from window to window. Noise makes a step that
+  the next one takes back; drift and changes do not. A median over the latest windows removes
+  outliers.
+* P comes from the surprise: the distance of the new window to the estimate, less R, if that is more
   than the filter expected. With every window P falls to (1 - K) P.
 
-So a steady load averages over all windows (K = 1 / n), drift shortens the memory to what is best
-for its speed, and a change of workload makes the surprise large and K almost 1: history is cut
-where it ought to be, as much as it ought to be, without a threshold. Energies are sums over
-all layers and experts, ten thousand numbers, so their own noise is small, and allowed for where
-it is not.
+So a steady load is averaged over all windows (K = 1 / n), drift shortens the memory to what is best
+for its speed, and a change of workload makes the surprise large and K almost 1. History is cut off
+where it should be, and by as much as it should be, without a threshold. Energies are sums over all
+layers and experts, ten thousand numbers, so their own noise is small; where it is not, it is
+allowed for.
 
-A jump stores the old estimate. After a later jump the stored estimate that the new window fits best
-is taken up again, where it fits better: workloads that return are known at once, and a single odd
-window does no lasting harm. Where odd windows are more frequent than changes, a jump is believed
-from its second window on.
+At a change point (``change_points.py``) the old estimate is stored. After a later one, the filter
+goes back to the stored estimate that fits the new window best, if it fits better than the estimate
+in use. So workloads that return are known at once, and a single odd window does no lasting harm. If
+odd windows are more frequent than changes of workload, a change is believed only after a second
+window confirms it.
 
-A second filter of the same kind carries a trend. The filter whose predictions have been better
-lately is used.
+A second filter of the same kind carries a trend. The filter that has predicted better lately is
+used.
 
-A layer without load in a window says nothing about itself, and counts in no energy.
+A layer without load in a window says nothing about itself and counts in no energy.
 
 Letters: W windows, L layers, E logical experts.
 """
@@ -76,83 +79,16 @@ from eplb_np.forecast.state import (
 )
 
 
-@kernel
-def read_window(state: ForecastState, load: Floats, scratch: ForecastScratch) -> tuple[Int, float]:
-    """Compare a window with both estimates and with the window before.
+@entry
+def observe_windows(state: ForecastState, load: Floats) -> None:
+    """Take in the windows of ``load`` [W, L, E] float32, oldest first, and change ``state``.
 
-    Afterwards ``state.last`` holds its shares and ``scratch.energy`` the sums. Returns how many
-    layers could be compared, and how much noisier than usual they are: a window of little
-    traffic is, but one of much traffic is not trusted beyond the typical.
+    One call or many leave the same bytes. O(W L E); a window at a change point takes up to
+    `STORED` + 1 times as long.
     """
-    share, sums = scratch.share, scratch.sums
-    sums[:] = 0.0
-    compared = 0
-    traffic = 0.0
-    typical = 0.0
-    for i in range(load.shape[0]):
-        total = row_total(load[i])
-        scratch.total[i] = total
-        if total <= 0.0:
-            continue
-        scale_row(load[i], 1.0 / total, share)
-        if state.layer_windows[i] == 0:
-            meet_layer(state, i, share)
-        else:
-            add_distance(share, state.level[i], sums[LEVEL_2], sums[LEVEL_4])
-            add_distance(share, state.ahead[i], sums[AHEAD_2], sums[AHEAD_4])
-            take_step(share, state.last[i], state.step[i], sums[STEP_2], sums[BACK])
-            compared += 1
-            traffic += total
-            typical += state.layer_total[i]
-        state.layer_windows[i] += 1
-        weight = 1.0 / min(state.layer_windows[i], RECENT)
-        state.layer_total[i] += weight * (total - state.layer_total[i])
-    add_up_energies(scratch)
-    scale = 1.0
-    if traffic > 0.0:
-        scale = max(1.0, typical / traffic)
-    return compared, scale
-
-
-@kernel
-def meet_layer(state: ForecastState, i: Int, share: Doubles) -> None:
-    """Start a layer that had no load before, in the earlier workloads too."""
-    copy_row(share, state.level[i])
-    copy_row(share, state.ahead[i])
-    copy_row(share, state.last[i])
-    for place in range(STORED):
-        copy_row(share, state.stored[place, i])
-
-
-@kernel
-def median(ring: Doubles, known: Int, ordered: Doubles) -> float:
-    """Median of the first ``known`` entries, at least one, by insertion into ``ordered``."""
-    for i in range(known):
-        j = i
-        while j > 0 and ordered[j - 1] > ring[i]:
-            ordered[j] = ordered[j - 1]
-            j -= 1
-        ordered[j] = ring[i]
-    return float(0.5 * (ordered[(known - 1) // 2] + ordered[known // 2]))
-
-
-@kernel
-def estimate_noise(state: ForecastState, step_2: float, back: float, ordered: Doubles) -> float:
-    """R: noise energy of a typical window, from the latest steps and this one.
-
-    At least half of what the steps would say if nothing but noise moved: with few experts
-    the covariance may come out near zero or below.
-    """
-    steps = state.counts[COMPARED]
-    state.change[steps % RECENT] = 0.5 * step_2
-    changes = median(state.change, min(steps + 1, RECENT), ordered)
-    noise = changes  # of two windows: believe that they are alike
-    if steps > 0:
-        state.covariance[(steps - 1) % RECENT] = back
-        covariance = median(state.covariance, min(steps, RECENT), ordered)
-        noise = max(covariance, 0.5 * changes)
-    state.counts[COMPARED] += 1
-    return max(noise, LEAST_NOISE)
+    scratch = make_forecast_scratch(load.shape[1], load.shape[2])
+    for window in range(load.shape[0]):
+        observe_window(state, load[window], scratch)
 
 
 @kernel
@@ -219,22 +155,89 @@ def observe_window(state: ForecastState, load: Floats, scratch: ForecastScratch)
 
 
 @kernel
+def read_window(state: ForecastState, load: Floats, scratch: ForecastScratch) -> tuple[Int, float]:
+    """Compare a window with both estimates and with the window before.
+
+    Afterwards ``state.last`` holds its shares and ``scratch.energy`` the sums. Returns how many
+    layers could be compared, and how much noisier than usual the window is. Little traffic makes
+    a window noisier; one with much traffic is trusted no more than a typical one.
+    """
+    share, sums = scratch.share, scratch.sums
+    sums[:] = 0.0
+    compared = 0
+    traffic = 0.0
+    typical = 0.0
+    for i in range(load.shape[0]):
+        total = row_total(load[i])
+        scratch.total[i] = total
+        if total <= 0.0:
+            continue
+        scale_row(load[i], 1.0 / total, share)
+        if state.layer_windows[i] == 0:
+            meet_layer(state, i, share)
+        else:
+            add_distance(share, state.level[i], sums[LEVEL_2], sums[LEVEL_4])
+            add_distance(share, state.ahead[i], sums[AHEAD_2], sums[AHEAD_4])
+            take_step(share, state.last[i], state.step[i], sums[STEP_2], sums[BACK])
+            compared += 1
+            traffic += total
+            typical += state.layer_total[i]
+        state.layer_windows[i] += 1
+        weight = 1.0 / min(state.layer_windows[i], RECENT)
+        state.layer_total[i] += weight * (total - state.layer_total[i])
+    add_up_energies(scratch)
+    scale = 1.0
+    if traffic > 0.0:
+        scale = max(1.0, typical / traffic)
+    return compared, scale
+
+
+@kernel
+def meet_layer(state: ForecastState, i: Int, share: Doubles) -> None:
+    """Start a layer that had no load before, in the stored estimates too."""
+    copy_row(share, state.level[i])
+    copy_row(share, state.ahead[i])
+    copy_row(share, state.last[i])
+    for place in range(STORED):
+        copy_row(share, state.stored[place, i])
+
+
+@kernel
+def estimate_noise(state: ForecastState, step_2: float, back: float, ordered: Doubles) -> float:
+    """R: noise energy of a typical window, from the latest steps and this one.
+
+    At least half of what it would be if the steps were nothing but noise: with few experts the
+    covariance may be near zero or negative.
+    """
+    steps = state.counts[COMPARED]
+    state.change[steps % RECENT] = 0.5 * step_2
+    changes = median(state.change, min(steps + 1, RECENT), ordered)
+    noise = changes  # with two windows only: assume that nothing but noise has changed
+    if steps > 0:
+        state.covariance[(steps - 1) % RECENT] = back
+        covariance = median(state.covariance, min(steps, RECENT), ordered)
+        noise = max(covariance, 0.5 * changes)
+    state.counts[COMPARED] += 1
+    return max(noise, LEAST_NOISE)
+
+
+@kernel
+def median(ring: Doubles, known: Int, ordered: Doubles) -> float:
+    """Median of the first ``known`` entries, at least one, by insertion into ``ordered``."""
+    for i in range(known):
+        j = i
+        while j > 0 and ordered[j - 1] > ring[i]:
+            ordered[j] = ordered[j - 1]
+            j -= 1
+        ordered[j] = ring[i]
+    return float(0.5 * (ordered[(known - 1) // 2] + ordered[known // 2]))
+
+
+@kernel
 def move_without_trend(state: ForecastState, total: Doubles, gain: float) -> None:
-    """Move the estimate towards the window, and forget the trend: whatever it was, it is over."""
+    """Move the estimate towards the window, and forget the trend, which is over."""
     state.trend[:] = 0.0
     for i in range(total.shape[0]):
         if total[i] > 0.0:
             move_level(state.level[i], state.last[i], gain)
         copy_row(state.level[i], state.ahead[i])
-
-
-@entry
-def observe_windows(state: ForecastState, load: Floats) -> None:
-    """Take in the windows of ``load`` [W, L, E] float32, oldest first; ``state`` is changed.
-
-    Windows in one call or in many leave the same bytes. O(W L E), and after a jump up to
-    `STORED` + 1 times as much for its window.
-    """
-    scratch = make_forecast_scratch(load.shape[1], load.shape[2])
-    for window in range(load.shape[0]):
-        observe_window(state, load[window], scratch)

@@ -1,4 +1,4 @@
-"""What experts will be asked to do in the coming window, from the windows seen so far."""
+"""Forecast the load of the coming window from the windows observed so far."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ SIGNED = ("trend", "step", "covariance")
 
 
 class Expected(NamedTuple):
-    """What a forecast says of the coming window."""
+    """The forecast of the coming window."""
 
     load: NDArray[np.floating[Any]]  # [L, E]
     noise: float = 0.0
-    turnover: float = 0.5  # of the defaults, `LoadForecast` says why
+    turnover: float = 0.5  # the defaults are those of a `LoadForecast` that has seen nothing
 
 
 class LoadForecast:
-    """Expected load of the coming window.
+    """Forecast of the load of the coming window.
 
-    A steady load is averaged over all its windows, a drifting one over fewer, the fewer the
-    faster it drifts, and after a change of workload what was before no longer counts. None of
-    that is a setting: the windows themselves say how noisy they are.
+    A steady load is averaged over all its windows, and a drifting load over fewer, the faster it
+    drifts. After a change of workload, earlier windows no longer count. There is nothing to set:
+    the windows themselves show how noisy they are.
 
     Parameters
     ----------
@@ -48,15 +48,16 @@ class LoadForecast:
     Notes
     -----
     An adaptive Kalman filter [1]_ over the shares of each layer's load. The noise of a window
-    comes from the lag-one covariance of the changes from window to window [2]_, the error of
-    the estimate from how much a window surprises, both pooled over layers and experts. A second
-    filter with a trend is used while it predicts better. Earlier workloads, up to 3, are
-    remembered and taken up again when they return, so that one odd window does no lasting harm.
+    is estimated from the lag-one covariance of the changes from window to window [2]_, and the
+    error of the estimate from how far a window is from its forecast, both pooled over layers and
+    experts. A second filter, with a trend, is used while it predicts better. Up to 3 earlier
+    workloads are remembered and resumed when they return, so that a single odd window does no
+    lasting harm.
 
-    Memory is 8 L E float64 whatever the number of windows, and a window takes O(L E). Arithmetic
-    is float64 without reassociation: the result is the same bytes on every machine, and whether
-    windows come one by one or many at once. Of loads times a power of two the forecast is the
-    same, times that power.
+    Memory is 8 L E float64, whatever the number of windows; a window takes O(L E). Arithmetic is
+    float64 without reassociation, so results are byte-identical across machines, whether windows
+    are observed one by one or many at once. Loads scaled by a power of two give the same forecast,
+    scaled by that power.
 
     Not safe for use by several threads at once.
 
@@ -86,50 +87,49 @@ class LoadForecast:
         )
 
     def observe(self, load: NDArray[np.float32]) -> None:
-        """Take in windows, oldest first.
+        """Add windows to the forecast, oldest first.
 
         Parameters
         ----------
         load : ndarray, shape [W, L, E] or [L, E], float32
-            Load of each logical expert in each window: finite and not negative, with sums of
-            layers below 2**127, as `first_bad_load` makes sure of. The values are not looked at
-            again.
+            Load of each logical expert in each window: finite and not negative, with layers that
+            add up to less than 2**127. The values are not checked here; `first_bad_load` does it.
 
         Raises
         ------
         ValueError
-            If the shape or the dtype is another. Nothing has been taken in then.
+            If the shape or the dtype is wrong. The forecast is left unchanged.
 
         Notes
         -----
-        A layer without load in a window says nothing about itself, and a window without any
-        load is as if it had never been.
+        In a window in which a layer has no load, the layer's forecast is left unchanged. A window
+        without any load is ignored.
         """
         from eplb_np.forecast.filter import observe_windows
 
         shape = self._state.level.shape
         if load.shape[-2:] != shape or load.ndim not in (2, 3):
             raise ValueError(
-                f"load has shape {load.shape}, but the forecast is of [layers, experts] = "
-                f"{list(shape)}: give windows of that shape, or one"
+                f"load has shape {load.shape}, but the forecast is for [layers, experts] = "
+                f"{list(shape)}: give one window of that shape, or several"
             )
         if load.dtype != np.float32:
             raise ValueError(f"load has dtype {load.dtype}: give float32")
         windows = np.asarray(load, dtype=np.float32, order="C").reshape(-1, *shape)
-        # Another alignment or a read-only flag would be another type to Numba, and another
-        # compilation.
+        # To Numba, another alignment or a read-only flag is another type, which it would compile
+        # for again.
         if not windows.flags.carray:
             windows = windows.copy()
         observe_windows(self._state, windows)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Layers and experts, (L, E)."""
+        """Number of layers and of experts, (L, E)."""
         return self._state.level.shape
 
     @property
     def num_windows(self) -> int:
-        """Windows with load that have been taken in."""
+        """Number of windows with load that have been observed."""
         from eplb_np.forecast.state import WINDOWS
 
         return int(self._state.counts[WINDOWS])
@@ -138,39 +138,39 @@ class LoadForecast:
     def load(self) -> NDArray[np.float64]:
         """Expected load of the coming window, [L, E] float64, in the unit of the windows.
 
-        The expected shares times a typical total of the layer: a running mean over some 16
-        windows. Zero for a layer that has had no load. After one window exactly that window.
+        The expected shares times a typical total of the layer, a running mean over about 16
+        windows. Zero for a layer that has had no load. After one window, exactly that window.
         """
         state = self._state
         load: NDArray[np.float64] = self._share * state.layer_total[:, None]
         once = state.layer_windows == 1
-        if once.any():  # such a load came as float32, to which rounding leads back
+        if once.any():  # rounding to float32 restores the window exactly
             load[once] = load[once].astype(np.float32)
         return load
 
     @property
     def noise(self) -> float:
-        """How noisy windows are: the variance of an expert's share is about this times the share.
+        """Noise of the coming window: the variance of an expert's share, over the share.
 
-        Of the coming window, around the forecast: the noise of a window, plus the error of the
-        estimate. 0 where fewer than two windows have been seen.
+        The variance is around the forecast: the noise of a window plus the error of the estimate.
+        0 before the second window.
         """
         from eplb_np.forecast.state import COMPARED, ERROR, NOISE
 
         state = self._state
         if state.counts[COMPARED] == 0:
             return 0.0
-        # The variances p (1 - p) f of a layer's shares p sum up to f (1 - sum of p**2).
+        # The variances p (1 - p) f of a layer's shares p add up to f (1 - sum of p**2).
         seen = state.layer_windows > 0
         unlike = 1.0 - float(np.square(self._share[seen]).sum(axis=1).mean())
         return float(state.value[NOISE] + state.value[ERROR]) / max(unlike, 1e-9)
 
     @property
     def turnover(self) -> float:
-        """Share of what is known that every window replaces, lately: 0 where nothing changes.
+        """Share of the estimate that each window has replaced lately: 0 if nothing changes.
 
-        The gain that the next window would have if it were no surprise, or the median of the
-        last 16 where that is less; 1/2 where fewer than two windows have been seen.
+        It is the filter's gain at the next window, if that is as expected, or the median of the
+        last 16 gains if that is less. 1/2 before the second window.
         """
         from eplb_np.forecast.state import ERROR, NOISE, RECENT, UPDATES
 
@@ -182,14 +182,14 @@ class LoadForecast:
         return float(min(error / (error + noise), np.median(state.gain[:known])))
 
     def expected(self) -> Expected:
-        """Return load, noise and turnover as they are now."""
+        """Return the current load, noise and turnover."""
         return Expected(self.load, self.noise, self.turnover)
 
     @property
     def windows_used(self) -> float:
-        """Windows behind the estimate, in effect: after n windows of a steady load n, or nearly.
+        """Effective number of windows behind the estimate: after n steady windows about n.
 
-        0 where none has been seen.
+        0 before the first window.
         """
         from eplb_np.forecast.state import GAIN
 
@@ -198,36 +198,36 @@ class LoadForecast:
 
     @property
     def switched(self) -> bool:
-        """Whether the last window was taken for a change of workload."""
+        """Whether the last window was seen as a change of workload."""
         from eplb_np.forecast.state import SWITCHED
 
         return bool(self._state.counts[SWITCHED])
 
     @property
     def recalled(self) -> bool:
-        """Whether the last window was taken for the return of an earlier workload."""
+        """Whether the last window was seen as the return of an earlier workload."""
         from eplb_np.forecast.state import RECALLED
 
         return bool(self._state.counts[RECALLED])
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Return all that is remembered, to save it.
+        """Return the whole state, to save it.
 
         Returns
         -------
         dict of str to ndarray
-            Copies, which `numpy.savez` takes as they are.
+            Copies of all arrays, which can be passed to `numpy.savez`.
         """
         return {name: array.copy() for name, array in self._state._asdict().items()}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, ArrayLike]) -> LoadForecast:
-        """Return a forecast that goes on where another was saved, bit for bit.
+        """Return a forecast that continues from a saved one, bit for bit.
 
         Parameters
         ----------
         state : mapping of str to array_like
-            What `state_dict` returned. The arrays are copied.
+            Result of `state_dict`. The arrays are copied.
 
         Returns
         -------
@@ -237,8 +237,8 @@ class LoadForecast:
         Raises
         ------
         ValueError
-            If an array is missing, unknown, of another shape or dtype than that of ``level``
-            asks for, or holds what no forecast can hold.
+            If an array is missing or unknown, has a shape or dtype that does not fit that of
+            ``level``, or holds values that no forecast can hold.
         """
         shape = np.shape(as_array(state["level"], "level")) if "level" in state else (1, 1)
         if len(shape) != 2:
@@ -256,27 +256,27 @@ class LoadForecast:
 
 
 def _restore(target: ForecastState, source: Mapping[str, ArrayLike]) -> None:
-    """Fill a state from saved arrays; kernels trust it, so nothing unsound may come in."""
+    """Fill a state from saved arrays, checked in full because kernels trust it."""
     from eplb_np.forecast.state import DOUBTED, NUM_STORED, PENDING, STORED
 
     if source.keys() != target._asdict().keys():
         missing = sorted(target._asdict().keys() - source.keys())
         unknown = sorted(source.keys() - target._asdict().keys())
         raise ValueError(
-            f"the state lacks {missing} and has unknown {unknown}: give what state_dict returned"
+            f"state lacks {missing} and has unknown {unknown}: give what state_dict returned"
         )
     for name, array in target._asdict().items():
         given: NDArray[Any] = as_array(source[name], name)
         if given.shape != array.shape:
             raise ValueError(
-                f"{name} has shape {given.shape}, but a state with level of shape "
-                f"{target.level.shape} needs {array.shape}"
+                f"{name} has shape {given.shape}, but must have {array.shape} for a level of shape "
+                f"{target.level.shape}"
             )
         if given.dtype != array.dtype:
             raise ValueError(f"{name} has dtype {given.dtype}: give {array.dtype}")
         if not np.isfinite(given).all() or (name not in SIGNED and (given < 0).any()):
             sign = "" if name in SIGNED else " and not negative"
-            raise ValueError(f"{name} must be finite{sign}: the state is damaged")
+            raise ValueError(f"{name} must be finite{sign}: give what state_dict returned")
         array[...] = given
     sound = {
         "stored_order": sorted(target.stored_order.tolist()) == list(range(STORED)),
@@ -284,4 +284,5 @@ def _restore(target: ForecastState, source: Mapping[str, ArrayLike]) -> None:
     }
     for name, holds in sound.items():
         if not holds:
-            raise ValueError(f"{name} = {getattr(target, name).tolist()}: the state is damaged")
+            wrong = getattr(target, name).tolist()
+            raise ValueError(f"{name}={wrong} is damaged: give what state_dict returned")

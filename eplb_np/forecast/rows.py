@@ -1,4 +1,4 @@
-"""The loops of a forecast over the experts of a layer.
+"""Loops of the forecast over the experts of a layer.
 
 Letters: L layers, E logical experts.
 """
@@ -12,14 +12,14 @@ from eplb_np._numba.types import Doubles, Int
 from eplb_np.forecast.state import CAUTION, NUM_SUMS, TREND_FLOOR, TREND_GAIN, ForecastScratch
 
 # Each loop touches so few arrays that the compiler can rule out overlaps and use vector
-# instructions, which it does not in one loop that does everything. For the same reason sums over
-# layers and experts are kept expert by expert until the end: a sum along a row could only be
-# vectorised by adding in another order.
+# instructions. In one loop that does everything, it would not. For the same reason sums over layers
+# and experts are kept expert by expert until the end: a sum along a row could only be vectorised by
+# adding in another order.
 
 
 @kernel
 def row_total(row: Doubles) -> float:
-    """Sum of a row of any float type, in eight running sums: one alone waits at every step."""
+    """Sum a row of any float type, with eight running sums: a single one waits at every step."""
     n = row.shape[0]
     a = b = c = d = e = f = g = h = 0.0
     for i in range(0, n - 7, 8):
@@ -38,7 +38,7 @@ def row_total(row: Doubles) -> float:
 
 @kernel
 def scale_row(row: Doubles, factor: float, scaled: Doubles) -> None:
-    """Multiply a row; by the reciprocal of its total, shares come out, faster than by division."""
+    """Multiply a row; with the reciprocal of its total that gives shares, faster than division."""
     for e in range(row.shape[0]):
         scaled[e] = np.float64(row[e]) * factor
 
@@ -64,7 +64,7 @@ def add_distance(share: Doubles, estimate: Doubles, squares: Doubles, fourths: D
 def take_step(
     share: Doubles, last: Doubles, step: Doubles, squares: Doubles, back: Doubles
 ) -> None:
-    """Note how the shares have changed, and what that takes back of the change before."""
+    """Note how the shares have changed, and how much of the change before that takes back."""
     for e in range(share.shape[0]):
         change = share[e] - last[e]
         squares[e] += change * change
@@ -97,7 +97,7 @@ def move_ahead(ahead: Doubles, trend: Doubles, share: Doubles, gain: float) -> N
 
 @kernel
 def add_up_energies(scratch: ForecastScratch) -> None:
-    """Sum over the experts what was summed over the layers."""
+    """Sum over the experts what has been summed over the layers."""
     sums, energy = scratch.sums, scratch.energy
     energy[:] = 0.0
     for e in range(sums.shape[1]):
@@ -107,12 +107,12 @@ def add_up_energies(scratch: ForecastScratch) -> None:
 
 @kernel
 def unexplained(squares: float, fourths: float, compared: Int, noise: float, error: float) -> float:
-    """Return what of a distance neither noise nor chance explains, per layer compared.
+    """Return the part of a distance that neither noise nor chance explains, per layer compared.
 
-    Chance: some standard errors of the distance that the ``noise`` of the window and the
-    ``error`` of the estimate make expected. A sum of squares of normal numbers has a variance of
-    2 s**4 for each, and E d**4 = 3 s**4: so much relative to its size; what is larger than
-    expected is no reason to expect more.
+    Chance is some standard errors of the distance that is expected from the ``noise`` of the
+    window and the ``error`` of the estimate. A sum of squares of normal numbers has a variance of
+    2 s**4 per number, and E d**4 = 3 s**4, which gives its relative standard error. A distance
+    larger than expected must not raise what is expected, so the error is scaled down for it.
     """
     distance = squares / compared
     doubt = CAUTION * np.sqrt(2.0 / 3.0 * fourths) / compared

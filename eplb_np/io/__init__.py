@@ -1,1 +1,1 @@
-"""Files: loads in, plans in and out. One module for each kind of file."""
+"""Files of loads and plans. One module for each kind of file."""

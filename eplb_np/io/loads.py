@@ -1,4 +1,4 @@
-"""Recorded loads from JSON, ``.npy`` and ``.npz`` files."""
+"""Read recorded loads from ``.json``, ``.npy`` and ``.npz`` files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ SUFFIXES = (".json", ".npy", ".npz")
 
 
 class RecordedLoad(NamedTuple):
-    """Loads of a model's MoE layers, and which layers of the model these are."""
+    """Loads of a model's MoE layers, and the ids of these layers in the model."""
 
     load: NDArray[np.float64]
-    """[L, E], the MoE layers only, summed over steps."""
+    """[L, E] float64, the MoE layers only, summed over steps."""
     moe_layer_ids: list[int]
-    """[L], the id in the model of each."""
+    """[L], id in the model of each MoE layer, ascending."""
     dense_layer_ids: list[int]
-    """Layers whose recorded load is all zero: dense ones, which are not planned."""
+    """Ids of the layers whose recorded load is all zero: dense layers, which are not planned."""
 
 
 def read_loads(path: str | os.PathLike[str]) -> RecordedLoad:
-    """Read ``[layers, experts]``, or ``[steps, layers, experts]`` which is summed.
+    """Read loads ``[layers, experts]``, or ``[steps, layers, experts]``, which are summed.
 
-    JSON files are an object with the key ``logical_count``, ``.npz`` files an array of that
-    name or a single array. Raises ``ValueError`` in one line for anything else.
+    A JSON file holds an object with the key ``logical_count``. An ``.npz`` file holds an array of
+    that name, or a single array. Anything else raises a one-line ``ValueError``.
     """
     suffix = suffix_of(path, SUFFIXES)
     with reading(path):
@@ -41,10 +41,13 @@ def read_loads(path: str | os.PathLike[str]) -> RecordedLoad:
 
 
 def select_moe_layers(load: NDArray[np.float64]) -> RecordedLoad:
-    """Part the MoE layers of ``load`` [layers, experts] from the dense ones, which are zero."""
+    """Separate the MoE layers of ``load`` [layers, experts] from the dense ones, which are zero."""
     is_dense = (load == 0).all(axis=1)
     if is_dense.all():
-        raise ValueError(f"all {len(load)} layers are zero, so there is no MoE layer to plan")
+        raise ValueError(
+            f"{KEY}: all {len(load)} layers are zero, so there is no MoE layer to plan: "
+            "give loads of at least one"
+        )
     moe = np.flatnonzero(~is_dense)
     return RecordedLoad(load[moe], moe.tolist(), np.flatnonzero(is_dense).tolist())
 
@@ -52,8 +55,8 @@ def select_moe_layers(load: NDArray[np.float64]) -> RecordedLoad:
 def _sum_steps(values: NDArray[np.generic]) -> NDArray[np.float64]:
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise ValueError(
-            f"{KEY} has shape {values.shape}: [layers, experts] or [steps, layers, experts] "
-            "is needed, with nothing empty"
+            f"{KEY} has shape {values.shape}: give [layers, experts] or [steps, layers, experts], "
+            "with no empty axis"
         )
     if values.ndim == 2:
         check_loads(values, KEY)
@@ -68,7 +71,7 @@ def _read_json(path: str | os.PathLike[str]) -> Any:
     with Path(path).open("rb") as file:
         content = json.load(file)
     if not isinstance(content, dict) or KEY not in content:
-        raise ValueError(f'it is no JSON object with the key "{KEY}"')
+        raise ValueError(f'it is not a JSON object with the key "{KEY}": give {{"{KEY}": ...}}')
     return content[KEY]
 
 
@@ -79,6 +82,6 @@ def _read_numpy(path: str | os.PathLike[str]) -> NDArray[Any]:
             return content
         names = content.files
         if KEY not in names and len(names) != 1:
-            raise ValueError(f'it holds the arrays {names}: name one of them "{KEY}"')
+            raise ValueError(f'it holds the arrays {names}: name the one with the loads "{KEY}"')
         array: NDArray[Any] = content[KEY if KEY in names else names[0]]
         return array

@@ -1,7 +1,7 @@
 """The compiled stages, for use from your own ``@njit`` code.
 
-Kernels check nothing: they trust their callers to hand them arrays of the stated shapes and
-dtypes, C-contiguous, with loads that are finite and not negative. docs/kernels.md shows how.
+Kernels check nothing: they trust their callers to pass C-contiguous arrays of the stated shapes and
+dtypes, with loads that are finite and not negative. docs/kernels.md shows how to call them.
 """
 
 from eplb_np.maps.cpu import fill_log2phy

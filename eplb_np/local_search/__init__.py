@@ -1,15 +1,19 @@
 """The refined policy: the best plan from scratch, by local search.
 
-``planner.py`` shares layers out to threads; ``layers.py`` plans a layer, node by node: groups go to
-nodes (``groups.py``), and in each node (``node.py``) a first plan is constructed
+``planner.py`` shares the layers out to threads, and ``layers.py`` plans each layer. Groups go to
+nodes first (``groups.py``). In each node (``node.py``) a first plan is constructed
 (``construction.py``) and then improved (``search.py``). All of them work on a ``slot_table.py``.
 
-The moves, one file each:
+The moves, one file each, with what they cost when a plan in use is mended:
 
-==================  ==========================================================================
-``swap.py``         two replicas on different GPUs change places
-``double_swap.py``  two replicas of one GPU change places with two of another
-``reassign.py``     a redundant slot is given to another expert
-``separate.py``     two replicas of one expert that share a GPU are separated by a swap
-==================  ==========================================================================
+==================  ======================================================  =======
+File                Move                                                    Fetches
+==================  ======================================================  =======
+``swap.py``         Two replicas on different GPUs change places.           2
+``double_swap.py``  Two replicas of a GPU change places with two of         4
+                    another.
+``reassign.py``     A redundant slot goes to another expert.                1
+``separate.py``     Two replicas of an expert that share a GPU are          2
+                    separated by a swap.
+==================  ======================================================  =======
 """

@@ -1,4 +1,8 @@
-"""A first plan for the search: Adams' allocation and LPT, no expert twice on a GPU."""
+"""A first plan for the search: replicas by Adams' method, placed by LPT.
+
+A GPU gets the same expert twice only if it cannot be avoided. Letters: E logical experts, P slots,
+D GPUs.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,13 @@ import numpy as np
 
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Doubles, Int, Ints
-from eplb_np.local_search.slot_table import SlotTable, clear_table, fill_slot, replica_load
+from eplb_np.local_search.slot_table import (
+    SlotTable,
+    clear_table,
+    fill_slot,
+    gpu_time,
+    replica_load,
+)
 from eplb_np.stages.decisions import (
     INFINITY_BITS,
     KEY_SHIFT,
@@ -22,10 +32,11 @@ from eplb_np.stages.priority_queue.cpu import build_tree, num_leaves, replay_lea
 def allocate_capped(
     weight: Doubles, num_replicas: Int, max_count: Int, count: Ints, tree: Ints
 ) -> None:
-    """Adams' allocation: each extra replica to the expert with the heaviest replicas.
+    """Allocate replicas by Adams' method: each extra one to the expert with the heaviest replicas.
 
-    An expert that is on ``max_count`` GPUs already gets no more while another can take it: one
-    more copy would share a GPU with its like and relieve nobody. O(E + extra log E).
+    An expert that is on ``max_count`` GPUs already gets no more while another expert can take one:
+    one more replica would be a duplicate on its GPU and relieve nobody. Out: ``count`` [E].
+    Scratch: ``tree`` [2 * leaves(E)]. O(E + (P - E) log E).
     """
     num_experts = weight.shape[0]
     leaves = num_leaves(num_experts)
@@ -44,59 +55,58 @@ def allocate_capped(
 
 @kernel
 def _claim(weight: float, count: Int, max_count: Int, e: Int) -> Int:
-    """Key whose minimum is the expert that is next to get a replica."""
-    if count >= max_count:  # behind every expert that can take one; the fewest copies first
+    """Key of an expert; the expert with the smallest key gets the next replica."""
+    if count >= max_count:  # after every expert that can take one; the fewest replicas first
         return ((INFINITY_BITS + count) << KEY_SHIFT) | e
     return heaviest_first(np.float32(weight / count), e)
 
 
 @kernel
-def place_longest_first(grid: SlotTable, order: Ints, filled: Ints, tree: Ints) -> Int:
-    """LPT: experts by descending replica load, each replica to the GPU that is done first.
+def place_longest_first(table: SlotTable, order: Ints, filled: Ints, tree: Ints) -> Int:
+    """LPT: experts by descending replica load, each replica to the GPU that ends soonest.
 
-    GPUs that are full, or hold the expert already, are passed over. ``order`` [E]; scratch:
-    ``filled`` [D] int64, ``tree`` [2 * leaves(D)]. Returns the replicas that had to share a GPU
-    with their like. O(P log D), and O(D) for each replica whose first choice holds its like.
+    Skips GPUs that are full or already hold the expert. ``order`` [E]; scratch: ``filled`` [D]
+    int64, ``tree`` [2 * leaves(D)]. Returns the number of duplicates: replicas for which every
+    GPU with room already held the expert. O(P log D), and O(D) for each replica whose first
+    choice holds the expert.
     """
     num_gpus = filled.shape[0]
     leaves = num_leaves(num_gpus)
-    clear_table(grid)
+    clear_table(table)
     for i in range(leaves + num_gpus, 2 * leaves):
         tree[i] = NEVER
     for g in range(num_gpus):
         filled[g] = 0
-        tree[leaves + g] = lightest_first(np.float32(0), g) if grid.size[g] > 0 else NEVER
+        tree[leaves + g] = lightest_first(np.float32(0), g) if table.size[g] > 0 else NEVER
     build_tree(tree, leaves)
-    doubled = 0
+    duplicates = 0
     for e in order:
-        load = replica_load(grid.weight[e], grid.logcnt[e], grid.margin[0])
-        for _ in range(grid.logcnt[e]):
+        load = replica_load(table, e, table.logcnt[e])
+        for _ in range(table.logcnt[e]):
             chosen = key_index(tree[1])
-            if grid.held[chosen, e] > 0:
-                other = _lightest_without(grid, e, filled)
+            if table.held[chosen, e] > 0:
+                other = _soonest_without(table, e, filled)
                 if other >= 0:
                     chosen = other
                 else:
-                    doubled += 1
-            fill_slot(grid, filled[chosen], chosen, e, load)
+                    duplicates += 1
+            fill_slot(table, filled[chosen], chosen, e, load)
             filled[chosen] += 1
             key: Int = NEVER
-            if filled[chosen] < grid.size[chosen]:
-                key = lightest_first(
-                    np.float32(grid.gpu_load[chosen] * grid.slowness[chosen]), chosen
-                )
+            if filled[chosen] < table.size[chosen]:
+                key = lightest_first(np.float32(gpu_time(table, chosen)), chosen)
             replay_leaf(tree, leaves, chosen, key)
-    return doubled
+    return duplicates
 
 
 @kernel
-def _lightest_without(grid: SlotTable, e: Int, filled: Ints) -> Int:
-    """GPU done first among those that have room and do not hold expert ``e``, or -1."""
+def _soonest_without(table: SlotTable, e: Int, filled: Ints) -> Int:
+    """GPU that ends soonest of those that have room and do not hold expert ``e``, or -1."""
     best = -1
     best_time = np.inf
     for g in range(filled.shape[0]):
-        time = grid.gpu_load[g] * grid.slowness[g]
-        if filled[g] < grid.size[g] and grid.held[g, e] == 0 and time < best_time:
+        time = gpu_time(table, g)
+        if filled[g] < table.size[g] and table.held[g, e] == 0 and time < best_time:
             best = g
             best_time = time
     return best

@@ -1,6 +1,7 @@
-"""Groups to nodes, for the lightest heaviest node.
+"""Groups to nodes: equally many groups for each node, so that the slowest node ends soonest.
 
-Letters: G groups, N nodes.
+Letters: G groups, N nodes. A first packing comes from the same search as a node's plan, with groups
+as experts and nodes as GPUs.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from eplb_np._numba.types import Doubles, Int, Ints
 from eplb_np.local_search.node import GOOD_ENOUGH, SearchScratch, make_search_scratch, search_node
 
 EXACT_STEPS = np.int64(4096)
-"""Enough to enumerate 8 groups on 2 nodes or 12 on 4 many times over; about 20 microseconds."""
+"""Steps of the enumeration: more than enough for 8 groups on 2 nodes or 12 on 4; about 20
+microseconds."""
 
 
 class GroupsScratch(NamedTuple):
-    """Working memory for giving groups to nodes."""
+    """The groups of a layer and the node of each, and working memory for packing them."""
 
     load: Doubles  # [G] float64
     node: Ints  # [G] int64
@@ -45,50 +47,45 @@ def make_groups_scratch(num_groups: Int, num_nodes: Int) -> GroupsScratch:
 
 
 @kernel
-def assign_groups(scratch: GroupsScratch) -> None:
-    """Give each node equally many groups so that the slowest node is done as soon as can be.
+def assign_groups(groups: GroupsScratch) -> None:
+    """Assign ``groups.load`` to nodes: ``groups.node``.
 
-    ``scratch.search.grid.slowness`` [N] is the time that a node takes for a unit of load. One
-    node: all groups. Two groups for each of several equal nodes: the heaviest with the lightest,
-    which is optimal. Else: LPT and swaps, then an enumeration that ends with the optimum where it
-    is not cut short.
+    ``groups.search.table.slowness`` [N] is the time that each node takes for a unit of load. A
+    single node gets all groups. Two groups for each of several equal nodes are paired, the
+    heaviest with the lightest, which is optimal. Otherwise LPT and swaps come first, and then an
+    enumeration that finds the optimum unless it is cut short.
     """
-    load = scratch.load
-    node = scratch.node
+    load = groups.load
+    node = groups.node
     num_groups = load.shape[0]
-    num_nodes = scratch.node_load.shape[0]
+    num_nodes = groups.node_load.shape[0]
     capacity = num_groups // num_nodes
-    search_scratch = scratch.search
-    grid = search_scratch.grid
+    table = groups.search.table
     alike = True
     for n in range(1, num_nodes):
-        alike = alike and grid.slowness[n] == grid.slowness[0]
+        alike = alike and table.slowness[n] == table.slowness[0]
     if num_nodes == 1 or (capacity == 1 and alike):
         for k in range(num_groups):
             node[k] = k % num_nodes
         return
     for k in range(num_groups):
-        grid.weight[k] = load[k]
-    search_node(search_scratch, GOOD_ENOUGH)
-    order = search_scratch.order  # the groups, heaviest first
+        table.weight[k] = load[k]
+    search_node(groups.search, GOOD_ENOUGH)
     if capacity == 2 and alike:
-        fold_groups(order, node)
+        fold_groups(groups.search.order, node)
         return
     for n in range(num_nodes):
         for r in range(capacity):
-            node[grid.expert[r, n]] = n
-    pack_groups_exactly(
-        load, order, grid.slowness, node, scratch.choice, scratch.node_load, scratch.node_size,
-        EXACT_STEPS,
-    )  # fmt: skip
+            node[table.expert[r, n]] = n
+    pack_groups_exactly(groups, EXACT_STEPS)
 
 
 @kernel
 def fold_groups(order: Ints, node: Ints) -> None:
     """Pair the heaviest group with the lightest, and so on: optimal for two groups per node.
 
-    `eplb_np.lower_bound` has the proof. ``order`` [G] the groups by descending load; out:
-    ``node`` [G].
+    The proof is in `eplb_np.lower_bound`. ``order`` [G]: groups by descending load; out: ``node``
+    [G].
     """
     num_groups = order.shape[0]
     for i in range(num_groups // 2):
@@ -97,25 +94,18 @@ def fold_groups(order: Ints, node: Ints) -> None:
 
 
 @kernel
-def pack_groups_exactly(
-    group_load: Doubles,
-    order: Ints,
-    slowness: Doubles,
-    node: Ints,
-    choice: Ints,
-    node_load: Doubles,
-    node_size: Ints,
-    max_steps: Int,
-) -> bool:
-    """Depth-first search for the packing whose slowest node is done soonest.
+def pack_groups_exactly(groups: GroupsScratch, max_steps: Int) -> bool:
+    """Improve a packing by a depth-first search, until it is optimal or ``max_steps`` are over.
 
-    ``node`` [G], in and out, comes in with a packing that is to be beaten. Groups are placed from
-    the heaviest; of empty nodes that are alike only the first is tried, and a branch ends where
-    a node would reach the best so far. ``slowness`` [N] is the time that a node takes for a unit
-    of load. After ``max_steps`` the best so far stands. Returns whether
-    the search was complete, that is, the result optimal. ``order`` [G] the groups by descending
-    load; scratch: ``choice`` [G], ``node_load`` [N], ``node_size`` [N].
+    ``groups.node`` is the packing to improve. The search places groups from the heaviest on. Of
+    empty nodes that are alike it tries only the first, and it cuts off a branch in which a node
+    would take as long as in the best packing so far. Returns whether the search was complete,
+    that is, whether the result is optimal.
     """
+    node, choice = groups.node, groups.choice
+    group_load, node_load, node_size = groups.load, groups.node_load, groups.node_size
+    slowness = groups.search.table.slowness
+    order = groups.search.order  # by descending load
     num_groups = group_load.shape[0]
     num_nodes = node_load.shape[0]
     capacity = num_groups // num_nodes
@@ -163,6 +153,7 @@ def pack_groups_exactly(
 
 @kernel
 def _longest(load: Doubles, slowness: Doubles) -> float:
+    """Time of the slowest node."""
     longest = load[0] * slowness[0]
     for n in range(1, load.shape[0]):
         longest = max(longest, load[n] * slowness[n])
@@ -171,7 +162,7 @@ def _longest(load: Doubles, slowness: Doubles) -> float:
 
 @kernel
 def _group_bound(group_load: Doubles, order: Ints, slowness: Doubles) -> float:
-    """Time of the mean node, or of the heaviest group with the lightest that must join it."""
+    """Lower bound: the mean time, or that of the heaviest group with the lightest ones."""
     num_groups = group_load.shape[0]
     num_nodes = slowness.shape[0]
     heaviest = group_load[order[0]]

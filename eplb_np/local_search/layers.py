@@ -1,6 +1,6 @@
-"""The refined policy: the best plan from scratch, by local search within a budget.
+"""Layers of the refined policy: groups to nodes, then node by node.
 
-Letters: L layers, E logical experts, P slots, G groups, N nodes, D GPUs, R slots per GPU.
+Letters: L layers, E logical experts, P slots, G groups, N nodes, D GPUs.
 """
 
 from __future__ import annotations
@@ -19,32 +19,27 @@ from eplb_np.local_search.node import (
     search_node,
 )
 from eplb_np.maps.cpu import number_replicas
-from eplb_np.maps.maps import EMPTY
+from eplb_np.maps.maps import EMPTY, Maps
 from eplb_np.topology import Gpus
 
 
-@kernel
-def most_slots(gpus: Gpus) -> Int:
-    """Slots of the GPU that has most."""
-    most: Int = 0
-    for g in range(gpus.size.shape[0]):
-        most = max(most, gpus.first_slot[g + 1] - gpus.first_slot[g])
-    return most
+@entry
+def search_layers(weight: Floats, num_groups: Int, num_nodes: Int, gpus: Gpus, maps: Maps) -> None:
+    """Plan every row of ``weight`` [L, E] float32 by local search.
 
-
-@kernel
-def node_speeds(gpus: Gpus, speed: Doubles) -> float:
-    """Speed of each node's active GPUs together, into ``speed`` [N]; returns that of all."""
-    num_nodes = speed.shape[0]
-    node_gpus = gpus.size.shape[0] // num_nodes
-    total = 0.0
-    for n in range(num_nodes):
-        speed[n] = 0.0
-        for g in range(n * node_gpus, (n + 1) * node_gpus):
-            if gpus.size[g] > 0:
-                speed[n] += 1.0 / gpus.slowness[g]
-        total += speed[n]
-    return total
+    Out: ``maps`` int64, with -1 in the slots of GPUs that are gone; ranks follow the order of the
+    slots.
+    """
+    phy2log, phyrank, logcnt = maps
+    num_layers, num_experts = weight.shape
+    num_gpus = gpus.size.shape[0]
+    node_experts = num_experts // num_nodes
+    scratch = make_search_scratch(most_slots(gpus), num_gpus // num_nodes, node_experts)
+    groups = make_groups_scratch(num_groups, num_nodes)
+    member = ints(node_experts)
+    for i in range(num_layers):
+        search_layer(weight[i], gpus, phy2log[i], member, groups, scratch)
+        number_replicas(phy2log[i], phyrank[i], logcnt[i])
 
 
 @kernel
@@ -56,12 +51,12 @@ def search_layer(
     groups: GroupsScratch,
     scratch: SearchScratch,
 ) -> None:
-    """Plan one layer: arguments as `search_layers`, without the layer axis."""
-    grid = scratch.grid
+    """Plan one layer: ``weight`` [E], out: ``phy2log`` [P]. Scratch: ``member`` [E / N] int64."""
+    table = scratch.table
     num_groups = groups.load.shape[0]
     num_nodes = groups.node_load.shape[0]
     group_size = weight.shape[0] // num_groups
-    node_gpus = grid.size.shape[0]
+    node_gpus = table.size.shape[0]
     speed = node_speeds(gpus, groups.node_speed)
     total = 0.0
     for e in range(weight.shape[0]):
@@ -73,7 +68,7 @@ def search_layer(
         for e in range(k * group_size, (k + 1) * group_size):
             groups.load[k] += np.float64(weight[e]) * unit
     for n in range(num_nodes):
-        groups.search.grid.slowness[n] = groups.node_speed[0] / groups.node_speed[n]
+        groups.search.table.slowness[n] = groups.node_speed[0] / groups.node_speed[n]
     assign_groups(groups)
     node_load = groups.node_load
     for n in range(num_nodes):
@@ -92,41 +87,37 @@ def search_layer(
             if groups.node[k] == n:
                 for e in range(k * group_size, (k + 1) * group_size):
                     member[i] = e
-                    grid.weight[i] = np.float64(weight[e]) * unit
+                    table.weight[i] = np.float64(weight[e]) * unit
                     i += 1
         for g in range(node_gpus):
-            grid.size[g] = gpus.size[n * node_gpus + g]
-            grid.slowness[g] = gpus.slowness[n * node_gpus + g]
+            table.size[g] = gpus.size[n * node_gpus + g]
+            table.slowness[g] = gpus.slowness[n * node_gpus + g]
         waits = node_load[n] / groups.node_speed[n] < longest
         search_node(scratch, IDLE_GOOD_ENOUGH if waits else GOOD_ENOUGH)
         for g in range(node_gpus):
-            for r in range(grid.size[g]):
-                phy2log[gpus.first_slot[n * node_gpus + g] + r] = member[grid.expert[r, g]]
+            for r in range(table.size[g]):
+                phy2log[gpus.first_slot[n * node_gpus + g] + r] = member[table.expert[r, g]]
 
 
-@entry
-def search_layers(
-    weight: Floats,
-    num_groups: Int,
-    num_nodes: Int,
-    gpus: Gpus,
-    phy2log: Ints,
-    phyrank: Ints,
-    logcnt: Ints,
-) -> None:
-    """Plan every row of ``weight`` [L, E] float32 by local search.
+@kernel
+def most_slots(gpus: Gpus) -> Int:
+    """Slots of the largest GPU."""
+    most: Int = 0
+    for g in range(gpus.size.shape[0]):
+        most = max(most, gpus.first_slot[g + 1] - gpus.first_slot[g])
+    return most
 
-    Out, all int64: ``phy2log`` [L, P] the logical expert in each slot, -1 where
-    none may be, ``phyrank`` [L, P] which of that expert's replicas it is, in the order of the
-    slots, ``logcnt`` [L, E].
-    """
-    num_layers, num_experts = weight.shape
-    num_gpus = gpus.size.shape[0]
-    num_rows = most_slots(gpus)
-    node_experts = num_experts // num_nodes
-    scratch = make_search_scratch(num_rows, num_gpus // num_nodes, node_experts)
-    groups = make_groups_scratch(num_groups, num_nodes)
-    member = ints(node_experts)
-    for i in range(num_layers):
-        search_layer(weight[i], gpus, phy2log[i], member, groups, scratch)
-        number_replicas(phy2log[i], phyrank[i], logcnt[i])
+
+@kernel
+def node_speeds(gpus: Gpus, speed: Doubles) -> float:
+    """Sum the speeds of each node's active GPUs into ``speed`` [N]; returns the sum of all."""
+    num_nodes = speed.shape[0]
+    node_gpus = gpus.size.shape[0] // num_nodes
+    total = 0.0
+    for n in range(num_nodes):
+        speed[n] = 0.0
+        for g in range(n * node_gpus, (n + 1) * node_gpus):
+            if gpus.size[g] > 0:
+                speed[n] += 1.0 / gpus.slowness[g]
+        total += speed[n]
+    return total

@@ -1,4 +1,8 @@
-"""One node: construction, then search."""
+"""One node: a first plan by construction, then the search.
+
+Letters: E logical experts of the node, D GPUs of the node, R slots of the largest GPU. Packing
+groups to nodes uses the same code, with groups as experts and nodes as GPUs, see ``groups.py``.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +21,22 @@ from eplb_np.stages.priority_queue.cpu import num_leaves
 from eplb_np.stages.sorting.cpu import HISTOGRAM_SIZE, sort_descending
 
 GOOD_ENOUGH = 1e-4
-"""Stop within this distance of the lower bound; sampling noise of loads is a hundred times more."""
-
+"""Stop within this distance of the lower bound; the sampling noise of loads is a hundred times
+more."""
 
 IDLE_GOOD_ENOUGH = 2e-3
 """The same for nodes that wait for a heavier one anyway."""
 
-
 MAX_STEPS = np.int64(400)
-"""Budget of a node's search, in swaps."""
+"""Steps that the search of a node may take."""
 
 
 class SearchScratch(NamedTuple):
-    """A grid, and working memory for its first plan; once per call and not per layer."""
+    """A slot table, and working memory for its first plan; allocated once per call."""
 
-    grid: SlotTable
+    table: SlotTable
     average: Floats  # [E] float32, load of each of an expert's replicas
-    order: Ints  # [E] int64
+    order: Ints  # [E] int64, experts by descending average
     keys: Ints  # [E] int64
     spare: Ints  # [E] int64
     histogram: Ints  # [HISTOGRAM_SIZE] int64
@@ -60,33 +63,33 @@ def make_search_scratch(num_rows: Int, num_gpus: Int, num_experts: Int) -> Searc
 
 @kernel
 def search_node(scratch: SearchScratch, good_enough: float) -> None:
-    """Plan the experts of ``scratch.grid`` as well as the search can.
+    """Plan the experts of ``scratch.table`` as well as the search can.
 
-    ``grid.weight``, ``grid.size`` and ``grid.slowness`` say what is to be planned. The search
-    ends near a bound: the mean time of the GPUs, or the largest replica on the fastest one.
+    The caller has set ``table.weight``, ``table.size`` and ``table.slowness``. The search ends
+    near a lower bound: the mean time of the GPUs, or the largest replica on the fastest GPU.
     """
-    grid = scratch.grid
+    table = scratch.table
     num_slots = 0
     num_live = 0
     speed = 0.0
     fastest = 0.0
-    for g in range(grid.size.shape[0]):
-        if grid.size[g] > 0:
-            num_slots += grid.size[g]
+    for g in range(table.size.shape[0]):
+        if table.size[g] > 0:
+            num_slots += table.size[g]
             num_live += 1
-            speed += 1.0 / grid.slowness[g]
-            fastest = max(fastest, 1.0 / grid.slowness[g])
-    allocate_capped(grid.weight, num_slots, num_live, grid.logcnt, scratch.expert_tree)
+            speed += 1.0 / table.slowness[g]
+            fastest = max(fastest, 1.0 / table.slowness[g])
+    allocate_capped(table.weight, num_slots, num_live, table.logcnt, scratch.expert_tree)
     total = 0.0
     largest = 0.0
-    for e in range(grid.weight.shape[0]):
-        load = replica_load(grid.weight[e], grid.logcnt[e], grid.margin[0])
+    for e in range(table.weight.shape[0]):
+        load = replica_load(table, e, table.logcnt[e])
         scratch.average[e] = np.float32(load)
-        total += load * grid.logcnt[e]
+        total += load * table.logcnt[e]
         largest = max(largest, load)
     bound = max(total / speed, largest / fastest)
     sort_descending(scratch.average, scratch.order, scratch.keys, scratch.spare, scratch.histogram)
-    doubled = place_longest_first(grid, scratch.order, scratch.filled, scratch.gpu_tree)
-    if doubled > 0:
-        separate_duplicates(grid)
-    search(grid, bound, good_enough, MAX_STEPS)
+    duplicates = place_longest_first(table, scratch.order, scratch.filled, scratch.gpu_tree)
+    if duplicates > 0:
+        separate_duplicates(table)
+    search(table, bound, good_enough, MAX_STEPS)

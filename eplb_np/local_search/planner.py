@@ -1,4 +1,4 @@
-"""The refined policy from scratch: layers to threads, and from loads to maps."""
+"""Plans of the refined policy from scratch: layers are shared out to threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eplb_np.topology import Topology
 def make_maps(
     weight: NDArray[np.float32], topology: Topology, policy: str, num_threads: int | None = None
 ) -> Maps:
-    """Plan checked loads ``weight`` [L, E]; groups are kept together as ``topology`` says."""
+    """Plan checked loads ``weight`` [L, E]; groups stay whole where placement is hierarchical."""
     from eplb_np.local_search.layers import search_layers
 
     num_layers = len(weight)
@@ -22,7 +22,7 @@ def make_maps(
     def plan(start: int, stop: int) -> None:
         search_layers(
             weight[start:stop], *topology.packed_groups_and_nodes, topology.gpus,
-            *(array[start:stop] for array in maps),
+            Maps(*(array[start:stop] for array in maps)),
         )  # fmt: skip
 
     threads = choose_num_threads(num_threads, num_layers, topology.num_replicas)

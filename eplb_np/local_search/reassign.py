@@ -1,91 +1,101 @@
-"""Giving a redundant slot to another expert: one fetch, where a swap takes two."""
+"""Reassignment: a redundant slot goes to another expert. One fetch, where a swap takes two.
+
+`best_reassignment` finds the best one for a GPU, and `reassign_slot` makes it. Mending also uses
+`reassign_slot` to place lost experts and to fill empty slots.
+
+Letters: expert ``a`` loses a replica, expert ``b`` gets one.
+"""
 
 from __future__ import annotations
 
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Int, Ints
-from eplb_np.local_search.slot_table import SlotTable, add_up, replica_load
+from eplb_np.local_search.slot_table import SlotTable, add_up, gpu_time, replica_load
 from eplb_np.maps.maps import EMPTY
 
 
 @kernel
-def reassign_slot(grid: SlotTable, row: Int, g: Int, b: Int) -> None:
-    """Put expert ``b`` into a slot, in the place of what it held (or of nothing)."""
-    a = grid.expert[row, g]
-    grid.expert[row, g] = b
-    grid.logcnt[b] += 1
-    grid.held[g, b] += 1
+def reassign_slot(table: SlotTable, row: Int, g: Int, b: Int) -> None:
+    """Put expert ``b`` into a slot, whether it is empty or holds another expert."""
+    a = table.expert[row, g]
+    table.expert[row, g] = b
+    table.logcnt[b] += 1
+    table.held[g, b] += 1
     if a != EMPTY:
-        grid.logcnt[a] -= 1
-        grid.held[g, a] -= 1
-        _reload(grid, a)
-    _reload(grid, b)
-    add_up(grid, g)
+        table.logcnt[a] -= 1
+        table.held[g, a] -= 1
+        _reload(table, a)
+    _reload(table, b)
+    add_up(table, g)
 
 
 @kernel
-def _reload(grid: SlotTable, e: Int) -> None:
-    """Bring the replicas of an expert whose count has changed up to date."""
-    if grid.logcnt[e] == 0:
+def _reload(table: SlotTable, e: Int) -> None:
+    """Update the loads of an expert's replicas after their number has changed."""
+    if table.logcnt[e] == 0:
         return
-    load = replica_load(grid.weight[e], grid.logcnt[e], grid.margin[0])
-    for g in range(grid.size.shape[0]):
-        if grid.held[g, e] > 0:
-            for row in range(grid.size[g]):
-                if grid.expert[row, g] == e:
-                    grid.load[row, g] = load
-            add_up(grid, g)
+    load = replica_load(table, e, table.logcnt[e])
+    for g in range(table.size.shape[0]):
+        if table.held[g, e] > 0:
+            for row in range(table.size[g]):
+                if table.expert[row, g] == e:
+                    table.load[row, g] = load
+            add_up(table, g)
 
 
 @kernel
-def best_reassignment(grid: SlotTable, h: Int, budget: Ints) -> tuple[float, tuple[Int, Int, Int]]:
-    """Redundant slot to give to another expert so that GPU h is done soonest.
+def best_reassignment(
+    table: SlotTable, h: Int, fetches_left: Ints
+) -> tuple[float, tuple[Int, Int, Int]]:
+    """Find the reassignment after which GPU h ends soonest.
 
-    Either a slot of another GPU takes one more replica of an expert of h, or a slot of h gives up
-    a redundant replica for something light. The time is the longest of all GPUs that get slower
-    and h, so a gift below h's time never makes the longest longer. Returns time, row, GPU, expert;
-    the GPU is -1 where nothing helps. (Holders of both experts are taken as if only the rise
-    reached them: never optimistic.)
+    Either a slot of another GPU takes one more replica of an expert of h, or h replaces a
+    redundant replica by something light. Only GPUs with ``fetches_left`` [D] (or more entries,
+    int64) above 0 take part.
+
+    Returns a time, and the slot's row, its GPU and the expert to put there; the GPU is -1 if
+    nothing helps. The time is the longest of h and of all GPUs that get slower, so a move with a
+    time below h's present one never makes the longest time longer. It is never optimistic: a GPU
+    that holds both experts is taken to get the rise of one and not the relief of the other.
     """
-    _note_holders(grid, h)
-    margin = grid.margin[0]
-    best = grid.gpu_load[h] * grid.slowness[h]
+    _note_holders(table, h)
+    best = gpu_time(table, h)
     found = (-1, -1, -1)
-    slowest = 0.0  # slowness of the slowest GPU scales a rise of load: never optimistic
-    for g in range(grid.size.shape[0]):
-        if grid.size[g] > 0:
-            slowest = max(slowest, grid.slowness[g])
-    for g in range(grid.size.shape[0]):
-        if budget[g] <= 0:
+    slowest = 0.0  # scales any rise of load with the slowest GPU: never optimistic
+    for g in range(table.size.shape[0]):
+        if table.size[g] > 0:
+            slowest = max(slowest, table.slowness[g])
+    for g in range(table.size.shape[0]):
+        if fetches_left[g] <= 0:
             continue
-        for row in range(grid.size[g]):
-            a = grid.expert[row, g]
-            if a == EMPTY or grid.logcnt[a] < 2:
+        for row in range(table.size[g]):
+            a = table.expert[row, g]
+            if a == EMPTY or table.logcnt[a] < 2:
                 continue
-            gone = grid.load[row, g]
-            rise = replica_load(grid.weight[a], grid.logcnt[a] - 1, margin) - gone
-            others = grid.second_time[a] if grid.slowest_holder[a] == g else grid.slowest_time[a]
+            gone = table.load[row, g]
+            rise = replica_load(table, a, table.logcnt[a] - 1) - gone
+            others = table.second_time[a] if table.slowest_holder[a] == g else table.slowest_time[a]
             others += rise * slowest
             if others >= best:
                 continue
             if g == h:
-                for b in range(grid.weight.shape[0]):
-                    if grid.held[h, b] > 0 or grid.logcnt[b] == 0:
+                for b in range(table.weight.shape[0]):
+                    if table.held[h, b] > 0 or table.logcnt[b] == 0:
                         continue
-                    came = replica_load(grid.weight[b], grid.logcnt[b] + 1, margin)
-                    time = max(others, (grid.gpu_load[h] - gone + came) * grid.slowness[h])
+                    came = replica_load(table, b, table.logcnt[b] + 1)
+                    time = max(others, (table.gpu_load[h] - gone + came) * table.slowness[h])
                     if time < best:
                         best = time
                         found = (row, g, b)
                 continue
-            here = grid.gpu_load[h] + (rise if grid.held[h, a] > 0 else 0.0)
-            for own in range(grid.size[h]):
-                b = grid.expert[own, h]
-                if b in (EMPTY, a) or grid.held[g, b] > 0:
+            here = table.gpu_load[h] + (rise if table.held[h, a] > 0 else 0.0)
+            for own in range(table.size[h]):
+                b = table.expert[own, h]
+                if b in (EMPTY, a) or table.held[g, b] > 0:
                     continue
-                came = replica_load(grid.weight[b], grid.logcnt[b] + 1, margin)
-                time = max(others, (here - grid.load[own, h] + came) * grid.slowness[h])
-                time = max(time, (grid.gpu_load[g] - gone + came) * grid.slowness[g])
+                came = replica_load(table, b, table.logcnt[b] + 1)
+                time = max(others, (here - table.load[own, h] + came) * table.slowness[h])
+                time = max(time, (table.gpu_load[g] - gone + came) * table.slowness[g])
                 if time < best:
                     best = time
                     found = (row, g, b)
@@ -93,21 +103,21 @@ def best_reassignment(grid: SlotTable, h: Int, budget: Ints) -> tuple[float, tup
 
 
 @kernel
-def _note_holders(grid: SlotTable, h: Int) -> None:
+def _note_holders(table: SlotTable, h: Int) -> None:
     """Note the two slowest GPUs, other than h, of each expert with more than one replica."""
-    grid.slowest_time[:] = -1.0
-    grid.second_time[:] = -1.0
-    grid.slowest_holder[:] = -1
-    for g in range(grid.size.shape[0]):
+    table.slowest_time[:] = -1.0
+    table.second_time[:] = -1.0
+    table.slowest_holder[:] = -1
+    for g in range(table.size.shape[0]):
         if g == h:
             continue
-        time = grid.gpu_load[g] * grid.slowness[g]
-        for row in range(grid.size[g]):
-            e = grid.expert[row, g]
-            if e != EMPTY and grid.logcnt[e] > 1:
-                if time > grid.slowest_time[e]:
-                    grid.second_time[e] = grid.slowest_time[e]
-                    grid.slowest_time[e] = time
-                    grid.slowest_holder[e] = g
-                elif time > grid.second_time[e]:
-                    grid.second_time[e] = time
+        time = gpu_time(table, g)
+        for row in range(table.size[g]):
+            e = table.expert[row, g]
+            if e != EMPTY and table.logcnt[e] > 1:
+                if time > table.slowest_time[e]:
+                    table.second_time[e] = table.slowest_time[e]
+                    table.slowest_time[e] = time
+                    table.slowest_holder[e] = g
+                elif time > table.second_time[e]:
+                    table.second_time[e] = time

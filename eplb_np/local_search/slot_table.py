@@ -1,14 +1,14 @@
-"""One layer, or one node of it, while it is being searched: a table of slots by GPU.
+"""The slot table: the plan of one layer, or of one node of it, while it is searched.
 
-Letters: E logical experts, D GPUs, R slots of the GPU that has most.
+Letters: E logical experts, D GPUs, R slots of the largest GPU.
 
-Row ``r`` of column ``g`` is slot ``r`` of GPU ``g``. A GPU with fewer slots (or none: it is gone)
-has a shorter column; its missing rows weigh ``inf``, so that no swap ever picks them. All GPUs of
-a row lie side by side, which lets one loop over the GPUs compare a replica with a whole row at
-once: the compiler turns it into vector instructions, five times faster than GPU by GPU.
+Row ``r`` of column ``g`` is slot ``r`` of GPU ``g``. A GPU with fewer slots (none if it is gone)
+has a shorter column; the missing rows have load ``inf``, so that no swap ever picks them. The GPUs
+of a row lie side by side in memory, so one loop over the GPUs compares a replica with a whole row.
+The compiler makes vector instructions of it: five times faster than GPU by GPU.
 
 Loads are float64, in units of the mean load of a GPU of speed 1. The *time* of a GPU is its load
-times its slowness (1 / speed). Ties always go to the lower index.
+times its slowness (1 / speed). A tie always goes to the lower index.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from eplb_np.moves.fetches import UNLIMITED
 
 
 class SlotTable(NamedTuple):
-    """The plan of one layer or node in the making, and what is kept up to date about it."""
+    """What each slot of a layer or node holds, and the sums that follow from it."""
 
     expert: Ints  # [R, D] int64, logical expert in each slot
     load: Doubles  # [R, D] float64, load of the replica in each slot, inf where there is no slot
@@ -33,25 +33,25 @@ class SlotTable(NamedTuple):
     slowness: Doubles  # [D] float64, 1 / speed
     gpu_load: Doubles  # [D] float64
     held: Shorts  # [D, E] uint16, replicas of each expert on each GPU
-    weight: Doubles  # [E] float64
-    logcnt: Ints  # [E] int64
+    weight: Doubles  # [E] float64, load of each expert
+    logcnt: Ints  # [E] int64, replicas of each expert
     margin: Doubles  # [1] float64, allowance for noise, see `replica_load`
     score: Doubles  # [D] float64, scratch
     ideal: Doubles  # [D] float64, scratch
-    saved: Ints  # [R, D] int64, scratch
-    slowest_holder: Ints  # [E] int64, scratch of `gifts`
-    slowest_time: Doubles  # [E] float64, scratch of `gifts`
-    second_time: Doubles  # [E] float64, scratch of `gifts`
-    unlimited: Ints  # [D] int64, a budget of fetches that never ends
+    saved: Ints  # [R, D] int64, the best plan so far, to go back to
+    slowest_holder: Ints  # [E] int64, scratch of `best_reassignment`
+    slowest_time: Doubles  # [E] float64, scratch of `best_reassignment`
+    second_time: Doubles  # [E] float64, scratch of `best_reassignment`
+    unlimited: Ints  # [D] int64, fetches of each GPU where nothing limits them
 
 
 @allocator
 def make_slot_table(num_rows: Int, num_gpus: Int, num_experts: Int) -> SlotTable:
     """Allocate a `SlotTable` of GPUs with ``num_rows`` slots and speed 1, for loads without noise.
 
-    What else it says is up to `clear_table` or `update_table`.
+    `clear_table` or `update_table` sets the rest.
     """
-    grid = SlotTable(
+    table = SlotTable(
         int_table(num_rows, num_gpus),
         double_table(num_rows, num_gpus),
         ints(num_gpus),
@@ -70,76 +70,76 @@ def make_slot_table(num_rows: Int, num_gpus: Int, num_experts: Int) -> SlotTable
         ints(num_gpus),
     )
     for g in range(num_gpus):
-        grid.size[g] = num_rows
-        grid.slowness[g] = 1.0
-        grid.unlimited[g] = UNLIMITED
-    grid.margin[0] = 0.0
-    return grid
+        table.size[g] = num_rows
+        table.slowness[g] = 1.0
+        table.unlimited[g] = UNLIMITED
+    table.margin[0] = 0.0
+    return table
 
 
 @kernel
-def replica_load(weight: float, count: Int, margin: float) -> float:
-    """Load of each of ``count`` replicas, with an allowance for noise.
-
-    With margin 0 it is what a replica carries on average. The load of an expert that comes next
-    is a random number, and what is planned for is the largest of many GPUs' sums of them. Noise
-    of variance f w makes a replica vary by f w / c**2; by the normal moment formula a GPU with
-    mean m and variance v counts in a soft maximum of temperature t like one of load m + v / (2 t).
-    That is additive over replicas: w / c (1 + margin / c), margin = f / (2 t). A GPU of many
-    unreplicated experts varies more, so it gets a little less.
-    """
-    return weight / count * (1.0 + margin / count)
+def clear_table(table: SlotTable) -> None:
+    """Remove all replicas: every load is zero, or ``inf`` where there is no slot."""
+    table.gpu_load[:] = 0.0
+    table.held[:] = 0
+    for r in range(table.load.shape[0]):
+        for g in range(table.load.shape[1]):
+            table.load[r, g] = 0.0 if r < table.size[g] else np.inf
 
 
 @kernel
-def clear_table(grid: SlotTable) -> None:
-    """Nothing placed: all loads zero, and ``inf`` where there is no slot."""
-    grid.gpu_load[:] = 0.0
-    grid.held[:] = 0
-    for r in range(grid.load.shape[0]):
-        for g in range(grid.load.shape[1]):
-            grid.load[r, g] = 0.0 if r < grid.size[g] else np.inf
-
-
-@kernel
-def fill_slot(grid: SlotTable, row: Int, g: Int, e: Int, load: float) -> None:
+def fill_slot(table: SlotTable, row: Int, g: Int, e: Int, load: float) -> None:
     """Fill an empty slot."""
-    grid.expert[row, g] = e
-    grid.load[row, g] = load
-    grid.held[g, e] += 1
-    grid.gpu_load[g] += load
+    table.expert[row, g] = e
+    table.load[row, g] = load
+    table.held[g, e] += 1
+    table.gpu_load[g] += load
 
 
 @kernel
-def add_up(grid: SlotTable, g: Int) -> None:
-    """Sum a GPU's load afresh, so that rounding never piles up over many swaps."""
-    total = 0.0
-    for row in range(grid.size[g]):
-        total += grid.load[row, g]
-    grid.gpu_load[g] = total
-
-
-@kernel
-def update_table(grid: SlotTable) -> None:
-    """Bring counts, replicas per GPU and loads up to date with ``grid.expert``."""
-    num_rows, num_gpus = grid.load.shape
-    grid.logcnt[:] = 0
-    grid.held[:] = 0
+def update_table(table: SlotTable) -> None:
+    """Recompute counts, replicas per GPU and loads from ``table.expert``."""
+    num_rows, num_gpus = table.load.shape
+    table.logcnt[:] = 0
+    table.held[:] = 0
     for g in range(num_gpus):
-        for row in range(grid.size[g]):
-            e = grid.expert[row, g]
+        for row in range(table.size[g]):
+            e = table.expert[row, g]
             if e != EMPTY:
-                grid.logcnt[e] += 1
-                grid.held[g, e] += 1
+                table.logcnt[e] += 1
+                table.held[g, e] += 1
     for g in range(num_gpus):
         for row in range(num_rows):
-            grid.load[row, g] = np.inf
-            if row < grid.size[g]:
-                e = grid.expert[row, g]
-                grid.load[row, g] = 0.0
+            table.load[row, g] = np.inf
+            if row < table.size[g]:
+                e = table.expert[row, g]
+                table.load[row, g] = 0.0
                 if e != EMPTY:
-                    grid.load[row, g] = replica_load(grid.weight[e], grid.logcnt[e], grid.margin[0])
-        add_up(grid, g)
+                    table.load[row, g] = replica_load(table, e, table.logcnt[e])
+        add_up(table, g)
+
+
+@kernel
+def replica_load(table: SlotTable, e: Int, count: Int) -> float:
+    """Load of each replica of expert ``e`` if there are ``count``, with an allowance for noise.
+
+    With margin 0 this is what a replica carries on average. But the next load of an expert is a
+    random number, and plans are made for the largest of many GPUs' sums of them. Noise of
+    variance f w makes the load of a replica vary by f w / c**2. By the moment formula for normal
+    variables, a GPU with mean m and variance v counts in a soft maximum of temperature t like one
+    of load m + v / (2 t). That is additive over replicas: w / c (1 + margin / c), with
+    margin = f / (2 t). A GPU of many unreplicated experts varies more, so it gets a little less.
+    """
+    return float(table.weight[e] / count * (1.0 + table.margin[0] / count))
+
+
+@kernel
+def add_up(table: SlotTable, g: Int) -> None:
+    """Sum a GPU's load from its slots, so that rounding errors never pile up over many swaps."""
+    total = 0.0
+    for row in range(table.size[g]):
+        total += table.load[row, g]
+    table.gpu_load[g] = total
 
 
 @kernel
@@ -151,27 +151,32 @@ def copy_slots(source: Ints, target: Ints) -> None:
 
 
 @kernel
-def slowest_gpu(grid: SlotTable) -> Int:
-    """GPU with the longest time, ties to the lower index."""
-    early = grid.score
-    for g in range(early.shape[0]):
-        early[g] = -grid.gpu_load[g] * grid.slowness[g]
-    return first_smallest(early)
+def gpu_time(table: SlotTable, g: Int) -> float:
+    """Time of a GPU: its load times its slowness."""
+    return float(table.gpu_load[g] * table.slowness[g])
 
 
 @kernel
-def longest_time(grid: SlotTable) -> float:
+def slowest_gpu(table: SlotTable) -> Int:
+    """GPU with the longest time."""
+    negated = table.score
+    for g in range(negated.shape[0]):
+        negated[g] = -gpu_time(table, g)
+    return first_smallest(negated)
+
+
+@kernel
+def longest_time(table: SlotTable) -> float:
     """Makespan of the layer: the time of its slowest GPU."""
-    g = slowest_gpu(grid)
-    return float(grid.gpu_load[g] * grid.slowness[g])
+    return gpu_time(table, slowest_gpu(table))
 
 
 @kernel
 def first_smallest(values: Doubles) -> Int:
-    """Index of the smallest value, the first of equals.
+    """Index of the smallest value; a tie goes to the lower index.
 
-    Four running minima side by side, then a look for the place: twice as fast as one running
-    argmin, whose every step waits for the one before.
+    Four running minima side by side, then a second pass to find the index: twice as fast as one
+    running argmin, in which every step waits for the one before.
     """
     n = values.shape[0]
     a = b = c = d = np.inf

@@ -1,1 +1,5 @@
-"""The maps that a plan is made of: what they must be, and how they follow from each other."""
+"""The maps that a plan is made of.
+
+``maps.py`` has the maps and their invariants, ``log2phy.py`` the inverse map. ``cpu.py`` and
+``cuda.py`` have the compiled loops.
+"""

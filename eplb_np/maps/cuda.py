@@ -1,4 +1,4 @@
-"""`fill_log2phy` on a GPU."""
+"""`eplb_np.maps.cpu.fill_log2phy` on a GPU. Letters as there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eplb_np.maps.maps import EMPTY
 
 @launched
 def fill_log2phy(phy2log: Ints, phyrank: Ints, log2phy: Ints) -> None:
-    """Slot of each replica of each expert, ``log2phy`` [L, E, X], on a grid [L]."""
+    """Write each replica's slot into ``log2phy`` [L, E, X], -1 elsewhere, on a grid [L]."""
     layer = np.int64(cuda.blockIdx.x)
     thread = np.int64(cuda.threadIdx.x)
     for e in range(log2phy.shape[1]):

@@ -1,4 +1,4 @@
-"""The maps that a plan is made of, and their invariants.
+"""The maps that a plan is made of, what they must satisfy, and how to allocate them.
 
 Letters: L layers, E logical experts, P slots.
 """
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from eplb_np.topology import Topology
 
 EMPTY = np.int64(-1)
-"""The one sentinel: a slot without a replica, an entry of ``log2phy`` behind an expert's last
-replica, a fetch whose source is storage."""
+"""The one sentinel: a slot without a replica, an entry of ``log2phy`` after an expert's last
+replica, the source of a fetch from storage."""
 
 
 class Maps(NamedTuple):
@@ -26,7 +26,7 @@ class Maps(NamedTuple):
 
 
 def empty_maps(num_layers: int, topology: Topology) -> Maps:
-    """Allocate int64 maps that a planner is to fill."""
+    """Allocate int64 maps for a planner to fill."""
     return Maps(
         np.empty((num_layers, topology.num_replicas), np.int64),
         np.empty((num_layers, topology.num_replicas), np.int64),
@@ -42,9 +42,9 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def count_replicas(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) -> NDArray[Any]:
-    """Occurrences of each expert in each row."""
+    """Count each expert's replicas in each layer."""
     num_layers = phy2log.shape[0]
-    # Empty slots count in a column of their own, which is dropped.
+    # Empty slots are counted in an extra column, which is dropped.
     width = num_experts + 1
     flat = phy2log + 1 + width * np.arange(num_layers, dtype=np.int64)[:, None]
     count = np.bincount(flat.ravel(), minlength=num_layers * width).reshape(num_layers, width)
@@ -52,12 +52,14 @@ def count_replicas(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) ->
 
 
 def check_maps(phy2log: NDArray[Any], phyrank: NDArray[Any], topology: Topology) -> None:
-    """Raise ``ValueError`` unless the arrays state a plan of the topology: see `Plan.check`."""
+    """Raise ``ValueError`` unless the arrays are a plan of the topology: see `Plan.check`."""
     num_slots = topology.num_replicas
     num_experts = topology.num_experts
     for name, array in (("phy2log", phy2log), ("phyrank", phyrank)):
         if array.dtype not in (np.int64, np.int32) or array.dtype != phy2log.dtype:
-            raise ValueError(f"{name} has dtype {array.dtype}: give int64 or int32, both the same")
+            raise ValueError(
+                f"{name} has dtype {array.dtype}: give int64 or int32, the same for both arrays"
+            )
         if array.ndim != 2 or array.shape[0] == 0 or array.shape != (len(phy2log), num_slots):
             raise ValueError(
                 f"{name} has shape {array.shape}, but the topology has "
@@ -67,15 +69,15 @@ def check_maps(phy2log: NDArray[Any], phyrank: NDArray[Any], topology: Topology)
     if wrong.any():
         layer, slot = (int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"phy2log[{layer}, {slot}] = {phy2log[layer, slot]} is no expert: "
-            f"slots hold 0 .. {num_experts - 1}, or -1 for nothing"
+            f"phy2log[{layer}, {slot}] = {phy2log[layer, slot]} is not an expert id: "
+            f"give 0 .. {num_experts - 1}, or -1 for an empty slot"
         )
     gone = (topology.active_slots == 0)[topology.gpu_of_slot]
     if (phy2log[:, gone] >= 0).any():
         layer, slot = (int(i) for i in np.argwhere((phy2log >= 0) & gone)[0])
         raise ValueError(
-            f"phy2log[{layer}, {slot}] = {phy2log[layer, slot]}, but the slot's GPU is none of "
-            "the topology's active GPUs: its slots hold -1"
+            f"phy2log[{layer}, {slot}] = {phy2log[layer, slot]}, but the slot's GPU is not "
+            "active in the topology: give -1 for its slots"
         )
     count = count_replicas(phy2log, num_experts)
     if (count == 0).any():

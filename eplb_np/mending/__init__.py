@@ -1,9 +1,19 @@
 """Mending a plan in use: few moves, each of which pays.
 
-``limits.py`` is what users set. ``planner.py`` finds the price at which the moves fit the limits,
-and ``layers.py`` mends layer by layer at that price: lost experts are placed again (``repair.py``),
-groups swap nodes (``group_swaps.py``), replicas move off the slowest GPU (``descent.py``), and
-where that does not get far enough, a layer is planned from scratch and relabelled so that much can
-stay (``replanning.py``, ``assignment.py``). Gains are measured by a ``soft_maximum.py`` of the GPU
-times, and every fetch is charged to a ``budget.py``.
+``limits.py`` holds what users may limit. ``planner.py`` finds the price at which the moves fit the
+limits, and ``layers.py`` mends layer by layer at that price (a layer: ``layer_plan.py``, one node
+of it: ``node.py``):
+
+==================  =======================================================================
+File                Step
+==================  =======================================================================
+``repair.py``       Lost experts are placed, empty slots filled, duplicates separated.
+``group_swaps.py``  Whole groups swap nodes.
+``descent.py``      Replicas move off the slowest GPU.
+``replanning.py``   If that does not get far enough, the node is planned from scratch, and
+                    its GPUs are renumbered (``assignment.py``) so that much can stay.
+==================  =======================================================================
+
+A ``soft_maximum.py`` of the GPU times measures what a move gains, and every fetch is charged to a
+``budget.py``.
 """

@@ -1,4 +1,7 @@
-"""The assignment problem: who takes whose place, for the least total cost."""
+"""The assignment problem: one column for each row, at the least total cost.
+
+Letter: n rows and columns.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,11 @@ from eplb_np._numba.jit import allocator, kernel
 from eplb_np._numba.types import Bools, Int, Ints
 
 UNREACHED = np.int64(1 << 60)
+"""More than any path costs."""
 
 
 class AssignmentScratch(NamedTuple):
-    """Potentials and the tree of shortest paths, of n + 1 entries each.
-
-    Entry n of the columns is the place that every path starts from.
-    """
+    """Potentials and the tree of shortest paths; column n is where every path starts."""
 
     price_row: Ints  # [n + 1] int64
     price_column: Ints  # [n + 1] int64
@@ -46,9 +47,9 @@ def assign(cost: Ints, column_of: Ints, scratch: AssignmentScratch) -> None:
 
     Shortest augmenting paths with potentials, row by row: the Hungarian method in the form of
     Jonker and Volgenant, "A shortest augmenting path algorithm for dense and sparse linear
-    assignment problems", Computing 38, 1987. O(n**3). As fast as SciPy's up to 32 rows and, with
-    some hundreds of microseconds, a few times slower at a hundred: it is rarely called, and not
-    worth another dependency.
+    assignment problems", Computing 38, 1987. O(n**3). As fast as SciPy's up to 32 rows. With a
+    hundred rows it takes some hundreds of microseconds, a few times as long as SciPy's. It is
+    rarely called, so that is not worth another dependency.
     """
     n = cost.shape[0]
     price_row, price_column, row_of, slack, before, seen = scratch

@@ -1,4 +1,7 @@
-"""Whole groups on nodes, when a plan in use is mended: which node is whose, and who swaps.
+"""Group swaps: two groups on different nodes change places. One fetch per replica of either.
+
+`swap_groups` makes those that pay for all their fetches. Before that, `find_homes` decides which
+node each group belongs to, and `empty_foreign_slots` removes what is elsewhere.
 
 Letters: G groups, N nodes, D GPUs, E logical experts, P slots.
 """
@@ -11,20 +14,22 @@ from eplb_np._numba.arrays import doubles, int_table, ints
 from eplb_np._numba.jit import allocator, kernel
 from eplb_np._numba.types import Doubles, Int, Ints
 from eplb_np.maps.maps import EMPTY
+from eplb_np.mending.budget import charge, total_left
+from eplb_np.mending.layer_plan import LayerPlan
 
 
 class Regrouping(NamedTuple):
-    """Groups and nodes of one layer, and working memory."""
+    """The groups and nodes of one layer, and working memory."""
 
     home: Ints  # [G] int64, node of each group
     group_load: Doubles  # [G] float64
     node_load: Doubles  # [N] float64
-    node_speed: Doubles  # [N] float64, speed of the node's active GPUs together
+    node_speed: Doubles  # [N] float64, speeds of the node's active GPUs, summed
     held_by: Ints  # [G, N] int64, replicas of each group on each node
     num_homes: Ints  # [N] int64, groups of each node
-    logcnt: Ints  # [E] int64
-    placed: Ints  # [E] int64
-    gpu_load: Doubles  # [D] float64
+    logcnt: Ints  # [E] int64, scratch
+    placed: Ints  # [E] int64, scratch
+    gpu_load: Doubles  # [D] float64, scratch
 
 
 @allocator
@@ -44,11 +49,11 @@ def make_regrouping(num_groups: Int, num_nodes: Int, num_gpus: Int, num_experts:
 
 
 @kernel
-def find_homes(regrouping: Regrouping, phy2log: Ints, first_slot: Ints) -> None:
-    """Give each group the node that holds most of it, and each node equally many groups.
+def find_homes(regrouping: Regrouping, layer: LayerPlan) -> None:
+    """Assign each group to the node that holds most of it, and equally many groups to each node.
 
-    The group and node with most replicas in common come first, ties to the lower group, then to
-    the lower node. O(P + G**2 N) at worst, and O(P + G N) where groups are whole already.
+    The pair of group and node with most replicas in common comes first; a tie goes to the lower
+    group, then to the lower node. O(P + G**2 N) at worst, O(P + G N) if all groups are whole.
     """
     num_groups, num_nodes = regrouping.held_by.shape
     node_gpus = regrouping.gpu_load.shape[0] // num_nodes
@@ -56,6 +61,7 @@ def find_homes(regrouping: Regrouping, phy2log: Ints, first_slot: Ints) -> None:
     capacity = num_groups // num_nodes
     held_by = regrouping.held_by
     held_by[:] = 0
+    phy2log, first_slot = layer.phy2log, layer.gpus.first_slot
     for n in range(num_nodes):
         for slot in range(first_slot[n * node_gpus], first_slot[(n + 1) * node_gpus]):
             if phy2log[slot] != EMPTY:
@@ -91,8 +97,9 @@ def find_homes(regrouping: Regrouping, phy2log: Ints, first_slot: Ints) -> None:
 
 
 @kernel
-def empty_foreign_slots(regrouping: Regrouping, phy2log: Ints, first_slot: Ints) -> None:
-    """Empty the slots that hold experts whose group has its home on another node. O(P)."""
+def empty_foreign_slots(regrouping: Regrouping, layer: LayerPlan) -> None:
+    """Empty the slots that hold experts of another node's groups. O(P)."""
+    phy2log, first_slot = layer.phy2log, layer.gpus.first_slot
     num_groups, num_nodes = regrouping.held_by.shape
     node_gpus = regrouping.gpu_load.shape[0] // num_nodes
     group_size = regrouping.logcnt.shape[0] // num_groups
@@ -104,8 +111,9 @@ def empty_foreign_slots(regrouping: Regrouping, phy2log: Ints, first_slot: Ints)
 
 
 @kernel
-def weigh_groups_and_nodes(regrouping: Regrouping, weight: Doubles) -> None:
-    """Bring the loads of groups and nodes up to date. O(E)."""
+def weigh_groups_and_nodes(regrouping: Regrouping, layer: LayerPlan) -> None:
+    """Compute the loads of groups and nodes. O(E)."""
+    weight = layer.weight
     num_groups = regrouping.group_load.shape[0]
     group_size = weight.shape[0] // num_groups
     regrouping.node_load[:] = 0.0
@@ -118,50 +126,40 @@ def weigh_groups_and_nodes(regrouping: Regrouping, weight: Doubles) -> None:
 
 
 @kernel
-def swap_groups(
-    regrouping: Regrouping,
-    phy2log: Ints,
-    first_slot: Ints,
-    size: Ints,
-    weight: Doubles,
-    price: float,
-    tolerated: float,
-    budget: Ints,
-) -> None:
+def swap_groups(regrouping: Regrouping, layer: LayerPlan, price: float, tolerated: float) -> None:
     """Swap groups between nodes while that pays for all replicas that must be fetched.
 
-    ``weight`` [E] float64 in units of the mean GPU time; ``price`` is what one fetch must
-    shorten the slowest node's time by, and a time of ``tolerated`` or less is let be; ``budget``
-    [D + 1] int64 is charged. The slots that a group leaves go to the one that comes.
+    ``price`` is what one fetch must take off the slowest node's time; a time up to ``tolerated``
+    is left unchanged. The slots of each group go to the other one.
     """
-    group_size = weight.shape[0] // regrouping.home.shape[0]
+    phy2log, gpus, budget = layer.phy2log, layer.gpus, layer.budget
+    group_size = layer.weight.shape[0] // regrouping.home.shape[0]
     for _ in range(regrouping.home.shape[0]):
         longest, gain, a, b = _best_group_swap(regrouping)
         if a < 0 or longest <= tolerated or gain <= price * 2 * group_size:
             return
-        num_slots = _affordable_slots(regrouping, phy2log, first_slot, size, a, b, budget)
+        num_slots = _affordable_slots(regrouping, layer, a, b)
         if num_slots == 0 or gain <= price * num_slots:
             return
-        for g in range(size.shape[0]):
-            for slot in range(first_slot[g], first_slot[g] + size[g]):
+        for g in range(gpus.size.shape[0]):
+            for slot in range(gpus.first_slot[g], gpus.first_slot[g] + gpus.size[g]):
                 if phy2log[slot] != EMPTY and phy2log[slot] // group_size in (a, b):
-                    budget[g] -= 1
-        budget[size.shape[0]] -= num_slots
+                    charge(budget, g, 1)
         home = regrouping.home[a]
         away = regrouping.home[b]
-        _refill(regrouping, phy2log, first_slot, size, home, a, b, weight)
-        _refill(regrouping, phy2log, first_slot, size, away, b, a, weight)
+        _refill(regrouping, layer, home, a, b)
+        _refill(regrouping, layer, away, b, a)
         regrouping.home[a] = away
         regrouping.home[b] = home
-        weigh_groups_and_nodes(regrouping, weight)
+        weigh_groups_and_nodes(regrouping, layer)
 
 
 @kernel
 def _best_group_swap(regrouping: Regrouping) -> tuple[float, float, Int, Int]:
-    """Swap of a group of the slowest node with one elsewhere.
+    """Find the swap of a group of the slowest node with one elsewhere that gains most.
 
-    Returns the slowest node's time, how much shorter the swap makes it, and the two groups, -1
-    where no swap does.
+    Returns the slowest node's time, by how much the swap shortens it, and the two groups; -1 if
+    no swap does.
     """
     node_load = regrouping.node_load
     node_speed = regrouping.node_speed
@@ -195,54 +193,43 @@ def _best_group_swap(regrouping: Regrouping) -> tuple[float, float, Int, Int]:
 
 
 @kernel
-def _affordable_slots(
-    regrouping: Regrouping,
-    phy2log: Ints,
-    first_slot: Ints,
-    size: Ints,
-    a: Int,
-    b: Int,
-    budget: Ints,
-) -> Int:
-    """Slots of two groups, or 0 where they may not swap.
+def _affordable_slots(regrouping: Regrouping, layer: LayerPlan, a: Int, b: Int) -> Int:
+    """Count the slots of two groups; 0 if the groups may not swap.
 
-    That is where one's are too few for the other, or the budget for both, or where slots are
-    empty: those are filled first.
+    They may not if one has fewer slots than the other has experts, if the budget does not cover
+    both, or if some slots are empty: those are filled first.
     """
+    phy2log, gpus, budget = layer.phy2log, layer.gpus, layer.budget
     group_size = regrouping.logcnt.shape[0] // regrouping.home.shape[0]
     slots_of_a = 0
     slots_of_b = 0
-    for g in range(size.shape[0]):
+    for g in range(gpus.size.shape[0]):
         here = 0
-        for slot in range(first_slot[g], first_slot[g] + size[g]):
+        for slot in range(gpus.first_slot[g], gpus.first_slot[g] + gpus.size[g]):
             if phy2log[slot] == EMPTY:
                 return 0
             group = phy2log[slot] // group_size
             slots_of_a += group == a
             slots_of_b += group == b
             here += group in (a, b)
-        if here > max(budget[g], 0):
+        if here > max(budget.left[g], 0):
             return 0
-    if min(slots_of_a, slots_of_b) < group_size or slots_of_a + slots_of_b > budget[size.shape[0]]:
+    if min(slots_of_a, slots_of_b) < group_size or slots_of_a + slots_of_b > total_left(budget):
         return 0
     return slots_of_a + slots_of_b
 
 
 @kernel
 def _refill(
-    regrouping: Regrouping,
-    phy2log: Ints,
-    first_slot: Ints,
-    size: Ints,
-    node: Int,
-    old_group: Int,
-    new_group: Int,
-    weight: Doubles,
+    regrouping: Regrouping, layer: LayerPlan, node: Int, old_group: Int, new_group: Int
 ) -> None:
     """Give a node's slots of one group to the experts of another.
 
-    One replica of each expert, the rest by Adams' rule, the heaviest to the GPU that has least.
+    Replicas are allocated by Adams' method, from one for each expert on. The heaviest goes to the
+    GPU with the least load.
     """
+    phy2log, weight = layer.phy2log, layer.weight
+    first_slot, size = layer.gpus.first_slot, layer.gpus.size
     group_size = weight.shape[0] // regrouping.home.shape[0]
     node_gpus = size.shape[0] // regrouping.node_load.shape[0]
     first: Int = new_group * group_size
@@ -282,7 +269,7 @@ def _refill(
                 heaviest < 0 or weight[e] / logcnt[e] > weight[heaviest] / logcnt[heaviest]
             ):
                 heaviest = e
-        lightest, opening = _lightest_opening(regrouping, phy2log, first_slot, size, node, heaviest)
+        lightest, opening = _lightest_opening(regrouping, layer, node, heaviest)
         phy2log[opening] = heaviest
         placed[heaviest] += 1
         gpu_load[lightest] += weight[heaviest] / logcnt[heaviest]
@@ -290,9 +277,10 @@ def _refill(
 
 @kernel
 def _lightest_opening(
-    regrouping: Regrouping, phy2log: Ints, first_slot: Ints, size: Ints, node: Int, e: Int
+    regrouping: Regrouping, layer: LayerPlan, node: Int, e: Int
 ) -> tuple[Int, Int]:
-    """GPU and empty slot on the lightest GPU, one without expert ``e`` if there is any."""
+    """GPU of least load with an empty slot, and that slot; a GPU without expert ``e`` if any."""
+    phy2log, first_slot, size = layer.phy2log, layer.gpus.first_slot, layer.gpus.size
     node_gpus = size.shape[0] // regrouping.node_load.shape[0]
     gpu_load = regrouping.gpu_load
     best: Int = -1

@@ -1,4 +1,4 @@
-"""Limits on the moves by which a plan in use is mended."""
+"""Limits on the moves that mend a plan in use."""
 
 from __future__ import annotations
 
@@ -13,30 +13,34 @@ from eplb_np.moves.fetches import UNLIMITED
 
 @dataclass(frozen=True)
 class MoveLimits:
-    """How much may be moved when a plan in use is mended, beyond that each move must pay.
+    """Limits on the moves that mend a plan in use; each move must pay off in any case.
 
     Parameters
     ----------
     total : int, optional
-        Replicas that all GPUs together may fetch, over all layers. They go where they gain most.
+        Maximum number of replicas that all GPUs together fetch, over all layers. They are spent
+        where they gain most.
     per_gpu : int, optional
-        Replicas that each GPU may fetch, over all layers. They, too, go where they gain most.
+        Maximum number of replicas that each GPU fetches, over all layers. They are spent where
+        they gain most.
     price : float, default: 0.0
-        Load, in the unit of the loads planned from, that a fetch must take off the busiest GPU
-        of its layer (at speed 1). It comes on top of a price that follows from the noise.
+        Minimum load, in the unit of the loads planned from, that each fetch must take off the
+        busiest GPU of its layer (at speed 1). It is added to a price that follows from the noise
+        of the loads.
     tolerance : float, default: 0.0
-        A layer whose slowest GPU takes at most this share longer than if all were done at once
-        is let be.
+        Imbalance that is accepted: a layer is left unchanged if its slowest GPU takes at most
+        this share longer than perfectly balanced GPUs would. At 0.05, for instance, 5 % longer.
 
     Raises
     ------
     ValueError
-        If a limit is negative, or no number of its kind.
+        If ``total`` or ``per_gpu`` is not an integer of at least 0, or ``price`` or
+        ``tolerance`` is not a finite number of at least 0.
 
     Notes
     -----
-    An expert that has lost all its replicas gets a seat whatever the limits are; what that takes
-    is charged first.
+    An expert that has lost all its replicas is placed whatever the limits. These fetches are
+    counted against the limits first.
     """
 
     total: int | None = None
@@ -52,14 +56,17 @@ class MoveLimits:
             object.__setattr__(self, name, as_amount(name, getattr(self, name)))
 
 
+NO_LIMITS = MoveLimits()
+
+
 def check_limits(limits: MoveLimits | None) -> None:
-    """Raise ``ValueError`` where something else than limits of moves is given."""
+    """Raise ``ValueError`` unless the limits are `MoveLimits` or None."""
     if limits is not None:
-        check_is("limits", limits, MoveLimits, "make one, as in MoveLimits(total=100)")
+        check_is("limits", limits, MoveLimits, "give one, as in MoveLimits(total=100)")
 
 
 def fetch_budget(limits: MoveLimits, num_gpus: int) -> NDArray[np.int64]:
-    """Return the fetches that each GPU, and in the last place all together, may make."""
+    """Return how many fetches each GPU may make and, as the last entry, all together."""
     budget = np.full(num_gpus + 1, UNLIMITED if limits.per_gpu is None else limits.per_gpu)
     budget[-1] = UNLIMITED if limits.total is None else limits.total
     return budget

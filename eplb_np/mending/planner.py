@@ -1,4 +1,4 @@
-"""From what is expected and a plan in use to changed maps, at the right price for a fetch."""
+"""The price of a fetch: mends a plan in use so that its moves pay and fit the limits."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from eplb_np.topology import Topology
 
 FETCH_PRICE = 5.5
 """Default price of a fetch: this times the turnover K, in units of tau / D. One fetch must shrink
-the sum of the exponentials by 5.5 K of the part that an average GPU has in it. Why these units:
+the sum of the exponentials by 5.5 K times the share that an average GPU has in it. Why these units:
 tau, because a gain that drowns in noise is not worth a move; 1 / D, because a fetch keeps one of D
-GPUs busy; K, because what is known is replaced at that rate, and with it the worth of a move is
-lost. Why 5.5: chosen on development traces, where 4 to 7 hardly differ in balance."""
+GPUs busy; K, because knowledge of the load is replaced at that rate, and the worth of a move is
+lost with it. Why 5.5: chosen on development traces, where 4 to 7 hardly differ in balance."""
 
 LEAST_SURCHARGE = 2.0**-14
-"""Where the search begins for what must come on top of the price so that the fetches fit a total;
-in units of the largest excess of a layer over its mean, at which hardly anything pays. So little
-hardly adds to the price that follows from the noise."""
+"""The least that is added to the price so that the fetches fit a total, in units of the largest
+excess of a layer over its mean. At one unit hardly anything pays; this little hardly adds to the
+price that follows from the noise."""
 
 SURCHARGE_ROUNDS = 8
-"""Each halves the range of the search's logarithm: 8 of them leave 2**(14 / 256), or 4 %."""
+"""Rounds of bisection. Each halves the logarithm of the range: 8 leave 2**(14 / 256), or 4 %."""
 
 SURCHARGES_PER_GPU = 2.0 ** -np.arange(5.0, 13.0)
-"""What is tried on top of the price where GPUs have used up their fetches, in the same unit. On
-development traces the best was among these wherever there was something to gain."""
+"""Surcharges to try if GPUs have used up their fetches, in the same unit. On development traces the
+best was among these wherever there was something to gain."""
 
 
 def mend_maps(
@@ -42,7 +42,7 @@ def mend_maps(
     limits: MoveLimits,
     num_threads: int | None = None,
 ) -> Maps:
-    """Mend the plan ``in_use`` [L, P] for the coming window; checked arguments only."""
+    """Mend the plan ``in_use`` [L, P] for the coming window; the arguments have been checked."""
     mending = _Mending(expected, in_use, topology, limits, num_threads)
     maps = mending.at_price(limits.price)
     if not mending.fits_total(maps):
@@ -53,7 +53,7 @@ def mend_maps(
 
 
 class _Mending:
-    """One plan in use that is to be mended, all seats given: at what price is left open."""
+    """A plan in use, repaired and ready to be mended at any price."""
 
     def __init__(
         self,
@@ -89,14 +89,14 @@ class _Mending:
         return self._mend(price, self.budget.copy(), shared=True)
 
     def fits_total(self, maps: Maps) -> bool:
-        """Whether no more is fetched than the total allows."""
+        """Whether the total allows all fetches (`eplb_np.moves.fetches` says what counts)."""
         return (
             self.limits.total is None
             or fetched_slots(self.held, maps.phy2log).sum() <= self.limits.total
         )
 
     def uses_up_a_gpu(self, maps: Maps) -> bool:
-        """Whether some GPU fetches as many replicas as it may; not where none may fetch any."""
+        """Whether some GPU makes all the fetches it may; False if none may fetch at all."""
         if not self.limits.per_gpu:
             return False
         gpu = self.topology.gpu_of_slot[np.nonzero(fetched_slots(self.held, maps.phy2log))[1]]
@@ -104,13 +104,13 @@ class _Mending:
         return bool((fetches >= self.limits.per_gpu).any())
 
     def expected_time(self, maps: Maps) -> float:
-        """Time of all layers with these maps, were the loads as expected."""
+        """Time of all layers with these maps, if the loads are as expected."""
         plan = Plan(maps.phy2log, maps.phyrank, self.topology, "refined")
         return float(plan.gpu_time(self.expected.load).max(axis=1).sum())
 
     def _mend(self, price: float, budget: NDArray[np.int64], *, shared: bool) -> Maps:
-        """Mend every layer; those that share a budget one after the other, the least even first."""
-        from eplb_np.mending.layers import Stakes, mend_layers
+        """Mend every layer; layers that share a budget in turn, the least balanced first."""
+        from eplb_np.mending.layers import Terms, mend_layers
 
         load, noise, turnover = self.load, self.expected.noise, self.expected.turnover
         num_layers, num_slots = self.held.shape
@@ -119,29 +119,28 @@ class _Mending:
             np.empty(load.shape, np.int64),
         )  # fmt: skip
         order = np.argsort(-self.excess, kind="stable") if shared else np.arange(num_layers)
-        stakes = Stakes(noise, price, FETCH_PRICE * turnover, self.limits.tolerance)
+        patience = FETCH_PRICE * turnover
 
         def mend(start: int, stop: int) -> None:
-            mend_layers(
-                load, *self.sizes, order[start:stop], stakes,
-                budget if shared else budget.copy(), self.held, maps,
-            )  # fmt: skip
+            fetches = budget if shared else budget.copy()
+            terms = Terms(noise, price, patience, self.limits.tolerance, fetches)
+            mend_layers(load, *self.sizes, order[start:stop], terms, self.held, maps)
 
         for_each_block(mend, num_layers, num_slots, 1 if shared else self.num_threads)
         return maps
 
 
 def _share_out_total(mending: _Mending) -> Maps:
-    """Mend at the least price, found by bisection, at which no more pays than the total allows.
+    """Find by bisection the lowest price at which the fetches that pay fit the total; mend at it.
 
     One price for all layers shares a total out: no fetch is made in one layer while it would gain
-    more in another (Everett's generalized Lagrange multipliers, 1963). Layers that took turns
-    would leave nothing for the last, and the first would spend it on their last, least gains.
+    more in another (Everett's generalized Lagrange multipliers, 1963). If layers took turns, the
+    first would spend the total on their last, least gains, and leave nothing for the last.
     """
     price = mending.limits.price
     most = float(mending.excess.max())
     maps = mending.at_price(price + most)
-    if not mending.fits_total(maps):  # what has no price: seats, empty slots, doubled replicas
+    if not mending.fits_total(maps):  # repairs have no price
         return mending.within_total(price + most)
     too_low, enough = most * LEAST_SURCHARGE, most
     for _ in range(SURCHARGE_ROUNDS):
@@ -155,11 +154,12 @@ def _share_out_total(mending: _Mending) -> Maps:
 
 
 def _share_out_per_gpu(mending: _Mending, maps: Maps) -> Maps:
-    """Mend at the price, of some, at which the layers are expected to take the least time.
+    """Try several prices, and keep the plan whose layers are expected to take the least time.
 
-    Every GPU has fetches of its own, which the layers spend in turn; ``maps`` is what comes of
-    that. At a higher price the first layers make only those that gain much, and leave the others
-    to those behind. No single price is right for all GPUs, so what comes out must decide.
+    Every GPU has its own fetches, which the layers spend in turn; ``maps`` is the result without a
+    surcharge. At a higher price the first layers make only the fetches that gain much, and leave
+    the others to the layers behind them. No single price is right for all GPUs, so the expected
+    time decides.
     """
     least = mending.expected_time(maps)
     for surcharge in mending.excess.max() * SURCHARGES_PER_GPU:

@@ -1,6 +1,7 @@
-"""A layer planned anew where mending does not get far enough, relabelled so that much can stay.
+"""Replanning: a node planned from scratch, if the descent ends too far from the ideal.
 
-Letters: D GPUs, R slots of the GPU that has most.
+The new plan's GPUs are then renumbered so that as many replicas as possible stay where they are.
+Letters: D GPUs, R slots of the largest GPU.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from eplb_np._numba.types import Int, Ints
 from eplb_np.local_search.node import GOOD_ENOUGH, SearchScratch, make_search_scratch, search_node
 from eplb_np.local_search.slot_table import SlotTable, longest_time, update_table
 from eplb_np.mending.assignment import AssignmentScratch, assign, make_assignment_scratch
-from eplb_np.mending.soft_maximum import could_gain, soft_maximum
+from eplb_np.mending.budget import Budget, charge, total_left
+from eplb_np.mending.soft_maximum import Objective, ideal_soft_maximum, soft_maximum
 
 REPLAN_SHARE = 0.5
-"""A plan from scratch moves at least about this share of the slots, however it is relabelled: it
-is only tried where the mended plan is so far from the ideal that it might pay for them."""
-
+"""However it is renumbered, a plan from scratch moves at least about this share of the slots. It is
+only tried if the mended plan is so far from the ideal that it might pay for them."""
 
 UNLIKE = np.int64(1 << 20)
 """Cost of giving a GPU the slots of one of another size or speed: never."""
 
 
 class ReplanScratch(NamedTuple):
-    """A second grid for the plan from scratch, and what relabelling it takes."""
+    """A second slot table for the plan from scratch, and what renumbering its GPUs takes."""
 
     search: SearchScratch
     cost: Ints  # [D, D] int64, fetches of each GPU for each column of the new plan
@@ -48,50 +49,45 @@ def make_replan_scratch(num_rows: Int, num_gpus: Int, num_experts: Int) -> Repla
 
 @kernel
 def replan_if_better(
-    grid: SlotTable,
-    scratch: ReplanScratch,
-    tau: float,
-    elsewhere: float,
-    price: float,
-    budget: Ints,
+    table: SlotTable, scratch: ReplanScratch, objective: Objective, budget: Budget
 ) -> Int:
-    """Plan the whole grid from scratch where mending has ended so far from the ideal that it pays.
+    """Plan the whole table from scratch if that pays and the budget allows it.
 
-    Arguments as `eplb_np.kernels.mending.mend`. Returns the fetches, 0 with nothing changed.
+    Returns the fetches; 0 if nothing has changed.
     """
-    num_gpus = grid.size.shape[0]
+    num_gpus = table.size.shape[0]
     num_slots = 0
     for g in range(num_gpus):
-        num_slots += grid.size[g]
-    if could_gain(grid, tau, elsewhere) <= price * REPLAN_SHARE * num_slots:
+        num_slots += table.size[g]
+    now = soft_maximum(table, objective)
+    could_gain = now - ideal_soft_maximum(table, objective)
+    if could_gain <= objective.price * REPLAN_SHARE * num_slots:
         return 0
-    now = soft_maximum(grid, tau, elsewhere)
-    fetches = _replan(grid, scratch)
-    new = scratch.search.grid
-    gain = now - soft_maximum(new, tau, elsewhere)
-    if fetches > budget[num_gpus] or gain <= price * fetches:
+    fetches = _replan(table, scratch)
+    new = scratch.search.table
+    gain = now - soft_maximum(new, objective)
+    if fetches > total_left(budget) or gain <= objective.price * fetches:
         return 0
-    if longest_time(new) > longest_time(grid):
+    if longest_time(new) > longest_time(table):
         return 0
     for g in range(num_gpus):
-        if scratch.cost[g, scratch.column_of[g]] > max(budget[g], 0):
+        if scratch.cost[g, scratch.column_of[g]] > max(budget.left[g], 0):
             return 0
     for g in range(num_gpus):
-        budget[g] -= scratch.cost[g, scratch.column_of[g]]
-    budget[num_gpus] -= fetches
-    _adopt(grid, scratch)
+        charge(budget, g, scratch.cost[g, scratch.column_of[g]])
+    _adopt(table, scratch)
     return fetches
 
 
 @kernel
 def _replan(old: SlotTable, scratch: ReplanScratch) -> Int:
-    """Plan from scratch; GPUs take the columns with which they keep the most replicas.
+    """Plan from scratch; each GPU takes a column so that all together keep the most replicas.
 
     ``old`` is the plan in use. Columns are exchanged only among GPUs of equal slots and speed.
-    Leaves the plan in ``scratch.search.grid``, the columns in ``scratch.column_of``. Returns the
-    fetches.
+    Leaves the plan in ``scratch.search.table`` and the columns in ``scratch.column_of``. Returns
+    the fetches.
     """
-    new = scratch.search.grid
+    new = scratch.search.table
     num_gpus = old.size.shape[0]
     for e in range(old.weight.shape[0]):
         new.weight[e] = old.weight[e]
@@ -113,11 +109,11 @@ def _replan(old: SlotTable, scratch: ReplanScratch) -> Int:
 
 @kernel
 def _count_fetches(old: SlotTable, g: Int, new: SlotTable, k: Int) -> Int:
-    """Replicas that GPU g must fetch to hold what column k of the new plan holds."""
+    """Count what GPU g must fetch to hold column k of the new plan, as `count_fetches` does."""
     fetches = 0
     for row in range(new.size[k]):
         e = new.expert[row, k]
-        same = 0  # the second of two replicas is a fetch unless there were two
+        same = 0  # replicas of e before this one
         for other in range(row):
             if new.expert[other, k] == e:
                 same += 1
@@ -127,10 +123,10 @@ def _count_fetches(old: SlotTable, g: Int, new: SlotTable, k: Int) -> Int:
 
 
 @kernel
-def _adopt(grid: SlotTable, scratch: ReplanScratch) -> None:
-    """Take over the plan of `_replan`; which slot on its GPU an expert gets is decided later."""
-    new = scratch.search.grid
-    for g in range(grid.size.shape[0]):
-        for row in range(grid.size[g]):
-            grid.expert[row, g] = new.expert[row, scratch.column_of[g]]
-    update_table(grid)
+def _adopt(table: SlotTable, scratch: ReplanScratch) -> None:
+    """Take over the plan of `_replan`; `keep_places` decides later which slot an expert gets."""
+    new = scratch.search.table
+    for g in range(table.size.shape[0]):
+        for row in range(table.size[g]):
+            table.expert[row, g] = new.expert[row, scratch.column_of[g]]
+    update_table(table)

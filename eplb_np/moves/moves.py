@@ -1,4 +1,4 @@
-"""From one plan to another: who fetches which expert from where, and in which order."""
+"""Moves from one plan to another: who fetches which expert from where, and in which order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eplb_np.topology import Topology
 
 
 class Move(NamedTuple):
-    """One fetch.
+    """One fetch of an expert into a slot.
 
     Parameters
     ----------
@@ -32,31 +32,32 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """Fetches that turn one plan into another, in the order in which they can be made.
+    """Fetches that turn one plan into another, in an order in which they can be made.
 
-    Made by `Plan.moves_from`. Iterating gives each as a `Move`.
+    Made by `Plan.moves_from`. Iteration yields each fetch as a `Move`.
 
     Parameters
     ----------
     layer : ndarray, shape [M], int64
         Row of the plan, ascending.
     expert : ndarray, shape [M], int64
-        The logical expert that is fetched.
+        Logical expert that is fetched.
     gpu, slot : ndarray, shape [M], int64
-        Where to. What the slot held before is overwritten.
+        Destination. What the slot held before is overwritten.
     source_gpu, source_slot : ndarray, shape [M], int64
-        Where from: the nearest that holds the expert by then, on the same GPU, the same node, or
-        any, the lower slot of equals. -1 where no active GPU holds it, so that it comes from
-        storage.
+        Source: the nearest slot that holds the expert at that step. The same GPU comes before
+        the same node, and the same node before other nodes; ties go to the lower slot. -1 if no
+        active GPU holds the expert, so that it must come from storage.
     step : ndarray, shape [M], int64
-        Steps of a layer, from 0: one fetch each, or several that overwrite each other's sources
-        in a circle. Those are all read before any of them is written.
+        Step of each fetch within its layer, from 0. A step is one fetch, or a cycle of fetches
+        that overwrite each other's sources. All sources of a cycle must be read before any of
+        its slots is written.
 
     Notes
     -----
-    When the steps of a layer are made one after the other, every expert that some active GPU
-    held keeps a copy in some slot at any time. An engine that reads everything into buffers
-    before it writes anything can make them all at once.
+    If the steps of a layer are made one after the other, every expert that some active GPU held
+    has a copy in some slot at all times. An engine that reads all sources into buffers before it
+    writes can make all fetches at once.
     """
 
     layer: NDArray[np.int64]
@@ -78,11 +79,15 @@ class Moves:
 
     @property
     def num_fetched(self) -> int:
-        """Fetches from elsewhere: those within a GPU, which are cheap, are left out."""
+        """Fetches from another GPU or storage; copies within a GPU, which are cheap, do not count.
+
+        Equal to `moved_replicas` unless a GPU is to hold an expert more often than before and
+        held it before.
+        """
         return int((self.source_gpu != self.gpu).sum())
 
     def __repr__(self) -> str:
-        return f"Moves({len(self)}, of which {self.num_fetched} from another GPU or storage)"
+        return f"Moves({len(self)}, {self.num_fetched} of them from another GPU or storage)"
 
 
 def moves_between(

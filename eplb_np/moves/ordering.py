@@ -1,4 +1,4 @@
-"""The moves from one plan to another, in an order that never drops an expert's last copy.
+"""The moves from one plan to another, in an order that never overwrites an expert's last replica.
 
 Letters: L layers, E logical experts, P slots, D GPUs, M moves.
 """
@@ -14,7 +14,7 @@ from eplb_np.topology import Gpus
 
 
 class MoveScratch(NamedTuple):
-    """Working memory of a call."""
+    """Working memory of a call; the fields are those of `Slots`."""
 
     held: Ints  # [P] int64
     copies: Ints  # [E] int64
@@ -24,10 +24,10 @@ class MoveScratch(NamedTuple):
 class Slots(NamedTuple):
     """What the slots of one layer hold while its moves are made."""
 
-    held: Ints  # [P] int64
+    held: Ints  # [P] int64, expert in each slot
     copies: Ints  # [E] int64, slots that hold each expert
-    pending: Bools  # [P] bool, slots that are still to fetch
-    wanted: Ints  # [P] int64, what they are to hold in the end
+    pending: Bools  # [P] bool, slots that have not fetched yet
+    wanted: Ints  # [P] int64, expert that each slot is to hold in the end
     first_slot: Ints  # [D + 1] int64
     gpus_per_node: Int
 
@@ -41,15 +41,15 @@ def list_moves(
     scratch: MoveScratch,
     moves: Ints,
 ) -> Int:
-    """List what slots must fetch to hold ``new`` [L, P] in place of ``old``.
+    """List what slots must fetch to hold ``new`` [L, P] in place of ``old`` [L, P].
 
-    What GPUs that are gone held is lost. Out: ``moves`` [L P, 5] with layer, expert, slot, source
+    What a GPU that is gone held is lost. Out: ``moves`` [L P, 5] with layer, expert, slot, source
     slot and step of each; returns M. O(L P + M P).
 
-    A fetch overwrites what its slot holds. It is made as soon as nobody needs that any more: no
-    slot of the same GPU, and, for a last copy, no slot at all. When there is no such fetch left,
-    each that remains overwrites what another that remains is to fetch: following these leads
-    round a circle, whose fetches make up one step.
+    A fetch overwrites what its slot holds. It is made as soon as no slot of the same GPU needs
+    that any more and, if it is the last replica, no slot of any GPU. Once no such fetch is left,
+    each that remains overwrites the source of another: following these leads round a circle, whose
+    fetches make up one step.
     """
     first_slot, size, _ = gpus
     held, copies, pending = scratch
@@ -89,59 +89,8 @@ def list_moves(
 
 
 @kernel
-def _note(
-    moves: Ints, place: Int, layer: Int, expert: Int, slot: Int, source: Int, step: Int
-) -> None:
-    moves[place, 0] = layer
-    moves[place, 1] = expert
-    moves[place, 2] = slot
-    moves[place, 3] = source
-    moves[place, 4] = step
-
-
-@kernel
-def _overwrite(state: Slots, slot: Int, e: Int) -> None:
-    """Put expert ``e`` into a slot."""
-    if state.held[slot] != EMPTY:
-        state.copies[state.held[slot]] -= 1
-    state.held[slot] = e
-    state.copies[e] += 1
-    state.pending[slot] = False
-
-
-@kernel
-def _next_to_need(state: Slots, slot: Int) -> Int:
-    """`_who_needs`, with the slot's GPU looked up."""
-    gpu: Int = 0
-    while state.first_slot[gpu + 1] <= slot:
-        gpu += 1
-    return _who_needs(state, slot, gpu)
-
-
-@kernel
-def _nearest_holder(state: Slots, e: Int, gpu: Int) -> Int:
-    """Slot that holds an expert: on the GPU, its node, or any, the first of equals."""
-    ends = state.first_slot
-    found = _first_holder(state, e, ends[gpu], ends[gpu + 1])
-    if found < 0:
-        first_gpu = gpu // state.gpus_per_node * state.gpus_per_node
-        found = _first_holder(state, e, ends[first_gpu], ends[first_gpu + state.gpus_per_node])
-    if found < 0:
-        found = _first_holder(state, e, 0, state.held.shape[0])
-    return found
-
-
-@kernel
-def _first_holder(state: Slots, e: Int, start: Int, stop: Int) -> Int:
-    for slot in range(start, stop):
-        if state.held[slot] == e:
-            return slot
-    return EMPTY
-
-
-@kernel
 def _who_needs(state: Slots, slot: Int, gpu: Int) -> Int:
-    """Slot that is still to fetch what ``slot`` of ``gpu`` holds, from there; -1 if none."""
+    """Slot that has yet to fetch what ``slot`` of ``gpu`` holds, from there; -1 if none."""
     e = state.held[slot]
     if e == EMPTY:
         return -1
@@ -165,13 +114,55 @@ def _first_fetcher(state: Slots, e: Int, start: Int, stop: Int) -> Int:
 
 
 @kernel
+def _nearest_holder(state: Slots, e: Int, gpu: Int) -> Int:
+    """Slot that holds an expert: the first on the GPU, else on its node, else on any."""
+    ends = state.first_slot
+    found = _first_holder(state, e, ends[gpu], ends[gpu + 1])
+    if found < 0:
+        first_gpu = gpu // state.gpus_per_node * state.gpus_per_node
+        found = _first_holder(state, e, ends[first_gpu], ends[first_gpu + state.gpus_per_node])
+    if found < 0:
+        found = _first_holder(state, e, 0, state.held.shape[0])
+    return found
+
+
+@kernel
+def _first_holder(state: Slots, e: Int, start: Int, stop: Int) -> Int:
+    for slot in range(start, stop):
+        if state.held[slot] == e:
+            return slot
+    return EMPTY
+
+
+@kernel
+def _note(
+    moves: Ints, place: Int, layer: Int, expert: Int, slot: Int, source: Int, step: Int
+) -> None:
+    moves[place, 0] = layer
+    moves[place, 1] = expert
+    moves[place, 2] = slot
+    moves[place, 3] = source
+    moves[place, 4] = step
+
+
+@kernel
+def _overwrite(state: Slots, slot: Int, e: Int) -> None:
+    """Put expert ``e`` into a slot."""
+    if state.held[slot] != EMPTY:
+        state.copies[state.held[slot]] -= 1
+    state.held[slot] = e
+    state.copies[e] += 1
+    state.pending[slot] = False
+
+
+@kernel
 def _go_round(
     state: Slots, moves: Ints, num_moves: Int, layer: Int, waiting: Int, step: Int
 ) -> Int:
-    """Make the fetches of a circle that a slot's leads to, in one step; returns the moves."""
+    """Make the fetches of the circle that ``waiting`` leads to, in one step; returns the moves."""
     start = _next_to_need(state, waiting)
     ahead = _next_to_need(state, start)
-    while start != ahead:  # one goes twice as fast as the other: they meet on the circle
+    while start != ahead:  # one goes twice as fast as the other, so they meet on the circle
         start = _next_to_need(state, start)
         ahead = _next_to_need(state, _next_to_need(state, ahead))
     first = num_moves
@@ -184,3 +175,12 @@ def _go_round(
     for i in range(first, num_moves):
         _overwrite(state, moves[i, 2], moves[i, 1])
     return num_moves
+
+
+@kernel
+def _next_to_need(state: Slots, slot: Int) -> Int:
+    """`_who_needs`, with the slot's GPU looked up."""
+    gpu: Int = 0
+    while state.first_slot[gpu + 1] <= slot:
+        gpu += 1
+    return _who_needs(state, slot, gpu)

@@ -1,13 +1,14 @@
-"""The CUDA kernels of the stages: what Python launches, a block for each row, or layer and node.
+"""The CUDA kernels of the stages, which Python launches: a block per row, or per layer and node.
 
-Each comes in two forms that differ in where a block's working memory is: in shared memory, whose
-size the launch says, or, in those called ``large``, in a row of global memory. Either way it is
-looked at as int64, int32 and float32. A kernel that knows when it is compiled that it reads
-shared memory does so without a look at each address.
+Each comes in two forms, which differ in where a block's working memory is: in shared memory, whose
+size is set at the launch, or, in the forms called ``large``, in a row of global memory. Either way
+it is viewed as int64, int32 and float32. A kernel that is compiled for shared memory alone need
+not find out for each address which kind of memory it is in.
 
-Loads are float32; outputs are int64, or int32 where the caller wants that.
+Loads are float32; outputs are int64, or int32 if the caller wants that. Letters: L layers, N nodes
+of a layer; X rows of E experts, or of n items.
 
-All are in this one file because Numba's simulator lends ``cuda`` to the file of the kernel alone.
+All are in this one file because Numba's simulator lends ``cuda`` only to the file of the kernel.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from eplb_np.stages.replication.cuda import ReplicationSizes, replicate_block
 
 @device
 def row_and_team() -> tuple[Int, Team]:
-    """Tell a block's row, or layer, and its threads."""
+    """Return a block's row, or layer, and its threads."""
     team = Team(np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x))
     return np.int64(cuda.blockIdx.x), team
 
 
 @device
 def shared_memory() -> Memory:
-    """Look at a block's shared memory."""
+    """Return a block's shared memory."""
     return Memory(
         cuda.shared.array(0, types.int64),
         cuda.shared.array(0, types.int32),
@@ -76,7 +77,7 @@ def plan_slots_large(
     ints: Ints,
     floats: Floats,
 ) -> None:
-    """`plan_slots` with a row of global memory for each block."""
+    """`plan_slots` with a row of global memory per block."""
     layer, team = row_and_team()
     node = np.int64(cuda.blockIdx.y)
     block = layer * sizes.num_nodes + node
@@ -114,7 +115,7 @@ def plan_maps_large(
     ints: Ints,
     floats: Floats,
 ) -> None:
-    """`plan_maps` with a row of global memory for each block."""
+    """`plan_maps` with a row of global memory per block."""
     layer, team = row_and_team()
     node = np.int64(cuda.blockIdx.y)
     block = layer * sizes.num_nodes + node
@@ -148,7 +149,7 @@ def replicate_rows_large(
     ints: Ints,
     floats: Floats,
 ) -> None:
-    """`replicate_rows` with a row of global memory for each block."""
+    """`replicate_rows` with a row of global memory per block."""
     row, team = row_and_team()
     memory = Memory(words[row], ints[row], floats[row])
     replicate_block(row, team, weight, sizes, phy2log, rank, logcnt, memory)
@@ -176,7 +177,7 @@ def pack_rows_large(
     ints: Ints,
     floats: Floats,
 ) -> None:
-    """`pack_rows` with a row of global memory for each block."""
+    """`pack_rows` with a row of global memory per block."""
     row, team = row_and_team()
     memory = Memory(words[row], ints[row], floats[row])
     pack_block(row, team, weight, sizes, pack_index, rank_in_pack, memory)

@@ -1,4 +1,10 @@
-"""Working memory of a block: in shared memory where it fits there, else in global memory."""
+"""Working memory of a block: its parts, and their sizes.
+
+It is in shared memory if it fits there, else in global memory.
+
+Letters: E logical experts, G groups; n experts and p replicas of a node; i items, the larger of p
+and G; r room for keys.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +16,10 @@ from eplb_np._numba.types import Floats, Int, Ints
 
 
 class Scratch(NamedTuple):
-    """Parts of a block's memory; ``i`` is the larger of p and G, ``r`` the room for keys.
+    """Parts of a block's memory.
 
-    Which part has which place is known from the sizes alone: `carve` gives them out, and
-    `scratch_bytes` says how much that is.
+    Their places follow from the sizes alone: `carve` hands them out, and `scratch_bytes` says how
+    much memory that takes.
     """
 
     keys: Ints  # [r + 2] int64, sorted keys; r is a power of two, at least i and n
@@ -29,7 +35,11 @@ class Scratch(NamedTuple):
     layer_weight: Floats  # [E] float32
     weight: Floats  # [n] float32, loads of the node's experts
     item_load: Floats  # [i] float32, loads of the items that are packed
-    half: Floats  # [1] float32, what must be rounded before it is used
+    half: Floats  # [1] float32, a product that must be rounded before it is used
+
+
+MOST_INDICES = 1 << 31
+"""Indices that fit into a key."""
 
 
 def scratch_bytes(
@@ -43,6 +53,17 @@ def scratch_bytes(
     return 8 * (words + (shorts + floats + 1) // 2), room
 
 
+def count_bits(num_experts: int, num_replicas: int) -> int:
+    """Bits of a key's index that hold a count of replicas, or ``ValueError`` if it has too few."""
+    shift = (num_replicas - num_experts + 1).bit_length()
+    if num_experts << shift > MOST_INDICES:
+        raise ValueError(
+            f"{num_experts} experts with up to {num_replicas - num_experts + 1} replicas each are "
+            "too many for the GPU's kernels: plan on the CPU"
+        )
+    return shift
+
+
 @device
 def carve(
     memory: Memory,
@@ -53,7 +74,7 @@ def carve(
     room: Int,
     threads: Int,
 ) -> Scratch:
-    """Give out a block's memory."""
+    """Hand out the parts of a block's memory."""
     words, ints, floats = memory
     spare = room + 2
     team_keys = spare + room + 5

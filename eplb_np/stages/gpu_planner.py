@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from eplb_np._cuda.arrays import output_arrays, to_host
 from eplb_np._cuda.device import device_errors, numba_cuda, require_device
-from eplb_np._cuda.launch import Forms, choose_threads, configured, count_bits, launch
+from eplb_np._cuda.launch import Forms, choose_threads, configured, launch
 from eplb_np._loads.device import DeviceLoads
 from eplb_np.maps.maps import Maps
 from eplb_np.stages.planner import IS_HYBRID
@@ -36,7 +36,7 @@ def plan_slots(
     scratch: Any = None,
     out: Sequence[Any] | None = None,
 ) -> Maps:
-    """Plan on the GPU, where the maps stay."""
+    """Plan on the GPU; the maps stay there."""
     from eplb_np.stages.cuda_kernels import PLAN_SLOTS
 
     num_layers, num_experts = loads.weight.shape
@@ -57,8 +57,8 @@ def launch_plan(
     scratch: Any,
     results: tuple[Any, ...],
 ) -> None:
-    """Launch one of the planning kernels; ``results`` are the arrays that it writes."""
-    from eplb_np.stages.cuda_scratch import scratch_bytes
+    """Launch one of the planning kernels, which writes to ``results``."""
+    from eplb_np.stages.cuda_scratch import count_bits, scratch_bytes
     from eplb_np.stages.hierarchy.cuda import PlanSizes
     from eplb_np.stages.replication.decisions import tail_length
 
@@ -79,7 +79,7 @@ def launch_plan(
 
 
 def log2phy_of_counts(maps: Maps, loads: DeviceLoads) -> Any:
-    """``log2phy`` as wide as the largest count, which the host waits for."""
+    """``log2phy`` as wide as the largest count; the host waits for the counts."""
     from eplb_np.maps.cuda import fill_log2phy
 
     num_layers, num_experts = loads.weight.shape

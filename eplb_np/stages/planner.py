@@ -1,4 +1,4 @@
-"""The published policies on the CPU: which form of the stages plans, block by block of layers."""
+"""The published policies on the CPU: choose a form of the stages, plan in blocks of layers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ IS_HYBRID = {"hybrid": True, "deepseek": False}
 def make_maps(
     weight: NDArray[np.float32], topology: Topology, policy: str, num_threads: int | None = None
 ) -> Maps:
-    """Plan checked loads ``weight`` [L, E]; groups are kept together as ``topology`` says."""
-    from eplb_np.stages.hierarchy import cpu, simd
+    """Plan checked loads ``weight`` [L, E]."""
+    from eplb_np.stages.hierarchy.cpu import plan_layers
+    from eplb_np.stages.hierarchy.simd import pays, plan_layers_in_lockstep
 
     num_layers, num_experts = weight.shape
     num_replicas = topology.num_replicas
     num_groups, num_nodes = topology.packed_groups_and_nodes
     gpu_slots = num_replicas // topology.num_gpus
-    in_batches = simd.pays(num_layers * num_nodes, num_experts // num_nodes, gpu_slots)
-    plan_layers = simd.plan_layers_in_lockstep if in_batches else cpu.plan_layers
+    in_batches = pays(num_layers * num_nodes, num_experts // num_nodes, gpu_slots)
+    plan_rows = plan_layers_in_lockstep if in_batches else plan_layers
     maps = empty_maps(num_layers, topology)
 
     def plan(start: int, stop: int) -> None:
-        plan_layers(
+        plan_rows(
             weight[start:stop], num_groups, num_nodes, topology.num_gpus, IS_HYBRID[policy],
             *(array[start:stop] for array in maps),
         )  # fmt: skip

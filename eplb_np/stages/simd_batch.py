@@ -1,15 +1,16 @@
-"""The stages of many rows side by side, in lockstep: the same results, sooner.
+"""SIMD batches: the stages of many short rows side by side. Same results as row by row, sooner.
 
 Every step of these stages waits for the one before: which expert, which bucket, which pack. A
-processor that takes one row after the other spends most of its time on that wait. Here `WIDTH`
-rows (a node of a layer each) take every step together, and what they compare lies side by side,
-so that the compiler makes vector instructions of it. Loops that compare run over all `WIDTH`
-rows, a number that the compiler knows; what they find in rows that are not there is not used.
+processor that takes one row after the other spends most of its time waiting. Here `WIDTH` rows
+(each a node of a layer) take every step together. Their keys lie side by side, so the compiler
+makes vector instructions of the comparisons. Loops that compare always run over all `WIDTH` rows,
+a number that the compiler knows; results for rows beyond the last are ignored.
 
-In lockstep the next choice is found by a look at all keys and not by a tree, and sorting takes
-n log(n)^2 steps: that pays for short rows only.
+A batch finds the next choice by a scan of all keys instead of a tree, and its sort takes
+n log(n)^2 steps. That pays for short rows only.
 
-Letters: X rows, of which there may be room for more; n items of a row, m packs of cap = n / m.
+The forms for batches are the `simd.py` of each stage. Letters there: X rows, of which the arrays
+may have more; n items of a row; m packs of cap = n / m items.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ class Batch(NamedTuple):
 
 @allocator
 def make_batch(num_items: Int) -> Batch:
-    """Allocate `Batch` for rows of up to ``num_items``, once per call.
+    """Allocate a `Batch` for rows of up to ``num_items``, once per call.
 
-    With zeros: rows that are not there are compared too, and should hold no strange numbers.
+    It is filled with zeros: rows beyond the last are compared too, and must hold numbers.
     """
     size = WIDTH * num_items
     padded = WIDTH * (num_items + 3)

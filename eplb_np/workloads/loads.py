@@ -1,4 +1,4 @@
-"""One load: tokens per logical expert of each layer."""
+"""Synthetic loads: tokens of each logical expert of each layer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from eplb_np._arguments import as_size, check_multiple
 
 TOKENS_PER_LAYER = 100_000_000
 MOST_TOKENS = 2**53
-"""Float64 holds every count up to here, so that rounding keeps a layer's sum exact."""
+"""Float64 represents every integer up to this one, so rounding keeps a layer's sum exact."""
 
-# Skew of a DeepSeek-V3 layer, calibrated against SGLang's six published recordings; the table
-# in `skewed_load` says how close that comes.
+# Skew of a DeepSeek-V3 layer, calibrated against SGLang's six published recordings. The table
+# in `skewed_load` shows how close it is.
 EXPERT_SPREAD = 0.68
 LAYER_SPREAD = 0.13
 GROUP_SPREAD = 0.52
@@ -30,7 +30,7 @@ def skewed_load(
     num_groups: int = 1,
     tokens_per_layer: int = TOKENS_PER_LAYER,
 ) -> NDArray[np.int64]:
-    """Load with the skew of real mixture-of-experts layers.
+    """Make a load with the skew of real mixture-of-experts layers.
 
     Parameters
     ----------
@@ -41,25 +41,26 @@ def skewed_load(
     num_groups : int, default: 1
         Groups of consecutive experts that are hot or cold together; divides ``num_experts``.
     tokens_per_layer : int, default: 100,000,000
-        Tokens of each layer, each counted once for every expert it was sent to.
+        Tokens of each layer; a token counts once for every expert that it is sent to.
 
     Returns
     -------
     ndarray, shape [num_layers, num_experts], int64
-        Tokens of each logical expert; rows sum up to ``tokens_per_layer`` up to rounding.
+        Tokens of each logical expert; rows add up to ``tokens_per_layer``, up to rounding.
 
     Raises
     ------
     ValueError
         If a size is not a positive integer, ``num_groups`` does not divide ``num_experts``, the
-        seed is not a natural number, or there are more than 2**53 tokens.
+        seed is not an integer of at least 0, or ``tokens_per_layer`` is above 2**53.
 
     Notes
     -----
-    The logarithm of an expert's load is normal around its group's, whose own is normal too;
-    layers differ in spread; the coldest experts keep a floor and the hottest are clipped.
-    Calibrated against six recordings of DeepSeek-V3 (58 layers of 256 experts, 8 groups): the
-    range over the six, and the mean over seeds 0 to 19 of this generator.
+    Loads are lognormal: the logarithm of an expert's load is normal around that of its group,
+    which is normal too. The spread differs between layers. The coldest experts have a floor, and
+    the hottest are clipped. The constants are calibrated against six recordings of DeepSeek-V3
+    (58 layers of 256 experts, 8 groups). The table has the range over the six recordings, and the
+    mean over seeds 0 to 19 of this generator.
 
     ==========================================  ==============  =========
     figure                                      recordings      generated
@@ -77,8 +78,8 @@ def skewed_load(
     balance of 8 groups on 4 nodes at best      0.76 to 0.89    0.84
     ==========================================  ==============  =========
 
-    Seeds differ most in the most skewed layer, from 10.2 to 19.8. The coldest group is colder than
-    in any recording.
+    Seeds differ most in the most skewed layer: 10.2 to 19.8. The coldest group is colder than in
+    any recording.
 
     Examples
     --------
@@ -103,16 +104,16 @@ def deepseek_v3_load(
     num_groups: int = 8,
     tokens_per_layer: int = TOKENS_PER_LAYER,
 ) -> NDArray[np.int64]:
-    """Load like DeepSeek-V3's: 61 layers of 256 experts in 8 groups, the first 3 dense.
+    """Make a load like DeepSeek-V3's: 61 layers of 256 experts in 8 groups, the first 3 dense.
 
     Parameters
     ----------
     seed : int, default: 0
         Seed of the generator.
     num_layers : int, default: 61
-        Layers of the model, dense ones too.
+        Layers of the model, including dense ones.
     num_dense_layers : int, default: 3
-        Layers at the start that have no experts; fewer than ``num_layers``.
+        Layers at the start that have no experts; less than ``num_layers``.
     num_experts : int, default: 256
         Logical experts of a layer.
     num_groups : int, default: 8
@@ -128,11 +129,11 @@ def deepseek_v3_load(
     Raises
     ------
     ValueError
-        As in `skewed_load`, or if no layer is left that is not dense.
+        As in `skewed_load`, or if all layers are dense.
 
     Notes
     -----
-    The skew is that of `skewed_load`, whose notes say how close it is to real recordings.
+    The skew is that of `skewed_load`, whose notes show how close it is to real recordings.
 
     Examples
     --------
@@ -144,7 +145,7 @@ def deepseek_v3_load(
     dense = as_size("num_dense_layers", num_dense_layers, minimum=0)
     if dense >= layers:
         raise ValueError(
-            f"num_dense_layers={dense} leaves no layer with experts of num_layers={layers}: "
+            f"num_dense_layers={dense} leaves no MoE layer, since num_layers={layers}: "
             f"give num_dense_layers={layers - 1} or fewer"
         )
     load = np.zeros((layers, experts), np.int64)
@@ -166,7 +167,7 @@ def zipf_load(
     exponent: float = 1.0,
     tokens_per_layer: int = TOKENS_PER_LAYER,
 ) -> NDArray[np.int64]:
-    """Load whose k-th hottest expert has ``k ** -exponent`` of the hottest one's tokens.
+    """Make a Zipf load: the k-th hottest expert has ``k ** -exponent`` of the hottest's tokens.
 
     Parameters
     ----------
@@ -197,7 +198,7 @@ def zipf_load(
     layers, experts, _ = _sizes(num_layers, num_experts)
     exponent = as_real("exponent", exponent)
     if not 0 <= exponent < np.inf:
-        raise ValueError(f"exponent={exponent} is no skew: give a finite number, at least 0")
+        raise ValueError(f"exponent={exponent} must be a finite number, at least 0")
     share = np.arange(1, experts + 1, dtype=np.float64) ** -exponent
     generator = seeded(seed)
     order = generator.permuted(np.tile(np.arange(experts), (layers, 1)), axis=1)
@@ -207,7 +208,7 @@ def zipf_load(
 def uniform_load(
     num_layers: int, num_experts: int, *, tokens_per_layer: int = TOKENS_PER_LAYER
 ) -> NDArray[np.int64]:
-    """Load that is the same for every expert.
+    """Make a load that is the same for every expert.
 
     Parameters
     ----------
@@ -224,7 +225,7 @@ def uniform_load(
     Raises
     ------
     ValueError
-        If a size is not a positive integer, or there are more than 2**53 tokens.
+        If a size is not a positive integer, or ``tokens_per_layer`` is above 2**53.
 
     Examples
     --------
@@ -243,7 +244,7 @@ def one_hot_expert_load(
     share: float = 0.5,
     tokens_per_layer: int = TOKENS_PER_LAYER,
 ) -> NDArray[np.int64]:
-    """Load of which one expert of each layer takes a given share, and all others equal ones.
+    """Make a load in which one expert of each layer has a given share, and the rest is uniform.
 
     Parameters
     ----------
@@ -274,8 +275,8 @@ def one_hot_expert_load(
     layers, experts, _ = _sizes(num_layers, num_experts)
     share = as_real("share", share)
     if not 0 <= share <= 1:
-        raise ValueError(f"share={share} is no share: give a number from 0 to 1")
-    if experts == 1:  # it takes all, whatever its share is called
+        raise ValueError(f"share={share} must be a number from 0 to 1")
+    if experts == 1:  # it takes everything, whatever the share
         share = 1.0
     load = np.full((layers, experts), (1 - share) / max(experts - 1, 1))
     hot = seeded(seed).integers(experts, size=layers)
@@ -284,7 +285,7 @@ def one_hot_expert_load(
 
 
 def zero_load(num_layers: int, num_experts: int) -> NDArray[np.int64]:
-    """Load of layers that no token has reached yet.
+    """Make a load of zeros, as of layers that no token has reached yet.
 
     Parameters
     ----------
@@ -311,12 +312,12 @@ def zero_load(num_layers: int, num_experts: int) -> NDArray[np.int64]:
 
 
 def seeded(seed: SupportsIndex) -> np.random.Generator:
-    """Return the generator of a seed. Without one, NumPy draws differently each time."""
+    """Return the generator of a seed; None is refused, because NumPy would pick a random seed."""
     return np.random.Generator(np.random.PCG64(as_size("seed", seed, minimum=0)))
 
 
 def as_real(name: str, value: SupportsFloat) -> float:
-    """Return a number as a Python float, or say that it is none."""
+    """Return a number as a Python float, or raise ``ValueError``."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -324,7 +325,7 @@ def as_real(name: str, value: SupportsFloat) -> float:
 
 
 def as_tokens(name: str, value: SupportsIndex) -> int:
-    """Return a number of tokens that float64 holds exactly, or say why it is none."""
+    """Return a number of tokens that float64 represents exactly, or raise ``ValueError``."""
     tokens = as_size(name, value)
     if tokens > MOST_TOKENS:
         raise ValueError(f"{name}={tokens} is too large: it must be at most 2**53")
@@ -340,7 +341,7 @@ def _sizes(num_layers: int, num_experts: int, num_groups: int = 1) -> tuple[int,
 
 
 def _tokens(load: NDArray[np.float64], tokens_per_layer: int) -> NDArray[np.int64]:
-    """Scale each layer to its tokens and round so that the layer's sum is exact."""
+    """Scale each layer to its tokens, rounded so that the layer's sum is exact."""
     tokens = as_tokens("tokens_per_layer", tokens_per_layer)
     total = load.sum(axis=1, keepdims=True)
     upto = np.rint(np.cumsum(load, axis=1) / total * tokens).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Traces: windows of loads as a serving engine counts them, with what truly lies behind them."""
+"""Synthetic traces: windows of loads as a serving engine counts them, and their true shares."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ DRIFT = 0.005
 """Total variation by which the shares move from one window to the next."""
 
 RELATED_VARIATION = 0.13
-"""Total variation between workloads of one model: the mean over pairs of six recordings of
-DeepSeek-V3, which lie between 0.05 and 0.20."""
+"""Total variation between workloads of one model: the mean over the pairs of six recordings of
+DeepSeek-V3, which range from 0.05 to 0.20."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadTrace:
-    """Loads of consecutive windows, and the shares that they were drawn from; both read-only.
+    """Loads of consecutive windows, and the shares that they were drawn from, both read-only.
 
     Parameters
     ----------
     load : ndarray, shape [W, L, E], int64
         Tokens of each logical expert in each window, oldest first.
     mean : ndarray, shape [W, L, E], float64
-        True share of each expert before sampling noise; rows sum up to 1. What a planner that
-        knew the future would plan from.
+        True share of each expert in each window, before sampling noise; rows add up to 1. A
+        planner that knew the future would plan from it.
     switches : tuple of int
         Windows in which a new workload begins.
     """
@@ -59,36 +59,37 @@ class LoadTrace:
 def related_profiles(
     base: ArrayLike, num_profiles: int, *, seed: int = 0, variation: float = RELATED_VARIATION
 ) -> NDArray[np.float64]:
-    """Shares of several workloads of one model.
+    """Make the shares of several workloads of one model.
 
     Parameters
     ----------
     base : array_like, shape [L, E]
         Load of one workload, for instance `deepseek_v3_load` without its dense layers.
     num_profiles : int
-        How many workloads.
+        Number of workloads.
     seed : int, default: 0
         Seed of the generator.
     variation : float, default: 0.13
-        Total variation between two of the profiles, averaged over the layers, nearly.
+        Approximate total variation between two profiles, averaged over the layers.
 
     Returns
     -------
     ndarray, shape [num_profiles, L, E], float64
-        Shares; rows sum up to 1.
+        Shares; rows add up to 1.
 
     Raises
     ------
     ValueError
         If ``base`` is not 2-D or has a layer without load, ``num_profiles`` is not a positive
-        integer, ``variation`` is not a share, or the seed is not a natural number.
+        integer, ``variation`` is not from 0 to 1, or the seed is not an integer of at least 0.
 
     Notes
     -----
-    Each expert's share is multiplied by its own lognormal factor in each profile: on average over
-    pairs and layers the profiles are as far apart as the recordings are, but more alike in how
-    far. Pairs of recordings differ by 0.055 to 0.201 and generated ones by 0.127 to 0.131; the
-    total variation of the loads of their 8 groups is 0.061 against 0.026.
+    Each profile multiplies each expert's share by a lognormal factor of its own. On average over
+    pairs and layers, generated profiles differ as much as the recordings do, but the distances
+    vary less: pairs of recordings differ by 0.055 to 0.201, generated pairs by 0.127 to 0.131.
+    The total variation of the loads of the 8 groups is 0.061 for recordings and 0.026 for
+    generated profiles.
 
     Examples
     --------
@@ -100,12 +101,12 @@ def related_profiles(
     variation = as_real("variation", variation)
     if not 0 <= variation <= 1:
         raise ValueError(
-            f"variation={variation} is no total variation: give a number from 0 (the same "
-            "shares) to 1 (no expert in common)"
+            f"variation={variation} must be a number from 0 (the same shares) to 1 (no expert "
+            "in common)"
         )
     generator = seeded(seed)
-    # The difference of two normals of deviation s is 2 s / sqrt(pi) on average, and half of
-    # that is the total variation of small lognormal factors.
+    # Two normals of standard deviation s differ by 2 s / sqrt(pi) on average. Half of that is
+    # the total variation that small lognormal factors cause.
     factor = np.exp(generator.normal(0, np.sqrt(np.pi) * variation, (count, *share.shape)))
     profiles: NDArray[np.float64] = share * factor
     profiles /= profiles.sum(axis=2, keepdims=True)
@@ -125,16 +126,16 @@ def draw_trace(
     Parameters
     ----------
     mean : array_like, shape [W, L, E]
-        True share of each expert in each window, up to a factor for each layer.
+        True share of each expert in each window; each layer is scaled to add up to 1.
     seed : int, default: 0
         Seed of the generator.
     tokens_per_window : int, default: 10,000,000
         Tokens of each layer in each window.
     concentration : float, default: 20,000
-        Dirichlet concentration of a window's shares around the mean: the variance of a share p
-        is ``p (1 - p) / (concentration + 1)``, on top of that of the tokens. At least 1.
+        Dirichlet concentration of a window's shares around the mean, at least 1. The variance
+        of a share p is ``p (1 - p) / (concentration + 1)``, in addition to that of the tokens.
     switches : sequence of int, optional
-        Windows in which a new workload begins, for the record.
+        Windows in which a new workload begins; only copied to the result.
 
     Returns
     -------
@@ -144,8 +145,8 @@ def draw_trace(
     Raises
     ------
     ValueError
-        If ``mean`` is not 3-D, or has a layer without load, a size, the seed or ``concentration``
-        is wrong, or a switch is not one of the windows.
+        If ``mean`` is not 3-D or has a layer without load; if ``tokens_per_window``, the seed or
+        ``concentration`` is out of range; or if a switch is not one of the windows.
 
     Examples
     --------
@@ -156,13 +157,14 @@ def draw_trace(
     share = _shares(mean, "mean", ndim=3)
     tokens = as_tokens("tokens_per_window", tokens_per_window)
     concentration = as_real("concentration", concentration)
-    # Far below 1 all gamma variates of a layer underflow to zero, and nothing is left to share.
+    # Far below 1, all gamma variates of a layer underflow to zero, and cannot be normalized.
     if not 1 <= concentration < np.inf:
         raise ValueError(f"concentration={concentration} must be a finite number, at least 1")
     for switch in switches:
         if not 0 <= switch < len(share):
             raise ValueError(
-                f"switch {switch} is not a window: the trace has windows 0 to {len(share) - 1}"
+                f"switches contains {switch}, which is not a window: give numbers from 0 to "
+                f"{len(share) - 1}"
             )
     generator = seeded(seed)
     drawn = generator.gamma(share * concentration)
@@ -173,17 +175,18 @@ def draw_trace(
 def scenario_trace(
     scenario: Scenario, profiles: ArrayLike, *, num_windows: int = 64, seed: int = 0
 ) -> LoadTrace:
-    """Draw a trace of a typical course of events.
+    """Draw a trace of a typical scenario.
 
     Parameters
     ----------
     scenario : {"switches", "ramps", "drift", "stationary", "decode"}
-        ``"switches"``: slow drift, and after each third of the windows another workload, at
-        once. ``"ramps"``: the same, but over an eighth of the windows. ``"drift"``: slow drift
-        from workload to workload and no switch. ``"stationary"``: one workload throughout.
-        ``"decode"``: the same in small decode batches, where sampling noise is large.
+        ``"switches"``: slow drift, with two sudden changes of workload, after one and two thirds
+        of the windows. ``"ramps"``: the same, but each change takes an eighth of the windows.
+        ``"drift"``: slow drift from workload to workload, without sudden changes.
+        ``"stationary"``: one workload throughout. ``"decode"``: one workload in small decode
+        batches, where sampling noise is large.
     profiles : array_like, shape [K, L, E]
-        Shares of K workloads: recorded loads, or `related_profiles`.
+        Loads or shares of K workloads: recordings, or `related_profiles`.
     num_windows : int, default: 64
         Windows, W.
     seed : int, default: 0
@@ -192,19 +195,19 @@ def scenario_trace(
     Returns
     -------
     LoadTrace
-        ``load`` and ``mean`` of shape [W, L, E], and the windows of the switches.
+        ``load`` and ``mean`` of shape [W, L, E], and the windows in which workloads begin.
 
     Raises
     ------
     ValueError
         If ``scenario`` is unknown, ``profiles`` is not 3-D or has a layer without load,
-        ``num_windows`` is not a positive integer, or the scenario has changes of workload and
-        there are fewer than 3 windows or no two profiles to change between.
+        ``num_windows`` is not a positive integer, or the scenario changes workloads and there
+        are fewer than 3 windows or no two profiles that differ.
 
     Notes
     -----
-    The slow drift moves the shares by a total variation of 0.005 a window towards another
-    workload, and when it is there, towards the next.
+    The slow drift moves the shares by a total variation of 0.005 per window towards another
+    workload, and towards the next one after reaching it.
 
     Examples
     --------
@@ -222,12 +225,12 @@ def scenario_trace(
     if changes and windows < 3:
         raise ValueError(
             f"num_windows={windows} is too few for scenario={scenario!r}, which has three parts: "
-            "give 3 or more"
+            "give num_windows=3 or more"
         )
     if (changes or scenario == "drift") and _variation(share, share[0]).max() <= DRIFT:
         raise ValueError(
-            f"profiles has {len(share)} workload(s) that differ by no more than {DRIFT}, and "
-            f"scenario={scenario!r} goes from one to another: give two that differ, for instance "
+            f"profiles has {len(share)} workload(s) that differ by no more than {DRIFT}, but "
+            f"scenario={scenario!r} goes from one to another: give two that differ more, such as "
             "those of related_profiles"
         )
     switches = (windows // 3, 2 * windows // 3) if changes else ()
@@ -252,7 +255,7 @@ def _drifting_mean(
     mean = np.empty((num_windows, *current.shape))
     for window in range(num_windows):
         distance = _variation(share, current)
-        if window in switches:  # the farthest workload, so that the switch is one
+        if window in switches:  # to the most different workload, so that the change is large
             current = goal = share[int(distance.argmax())]
         elif window > 0 and drift > 0:
             if _variation(goal, current) <= drift and (distance > drift).any():
@@ -265,13 +268,13 @@ def _drifting_mean(
 
 
 def _variation(share: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Total variation, averaged over the layers, of each of the shares."""
+    """Total variation between each of the shares and another, averaged over the layers."""
     distance: NDArray[np.float64] = 0.5 * np.abs(share - other).sum(axis=-1).mean(axis=-1)
     return distance
 
 
 def _smooth_switches(mean: NDArray[np.float64], switches: Sequence[int], length: int) -> None:
-    """Go linearly from the window before each switch to the one ``length`` after it."""
+    """Interpolate from the window before each switch to the one ``length`` after it."""
     for switch in switches:
         before = mean[switch - 1].copy() if switch else mean[0].copy()
         for i in range(min(length, len(mean) - switch)):

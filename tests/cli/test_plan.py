@@ -59,13 +59,13 @@ def test_summary_for_people(run):
     made = make_plan(LOAD[MOE], **SIZES)
     before = in_order_plan(2, made.topology).balancedness(LOAD[MOE])
     assert "loads.npy" in out
-    assert "2 MoE layers planned; 2 dense left out (all zero): 0, 2" in out
-    assert "12 experts in 16 slots of 8 GPUs, 2 replicas per GPU" in out
+    assert "2 MoE layers planned; 2 dense (all zero), left out: 0, 2" in out
+    assert "12 experts in 16 slots on 8 GPUs, 2 replicas per GPU" in out
     assert re.search(r"hybrid, hierarchical placement *\n", out)
     assert f"{before:.4f} before" in out
     assert f"{made.balancedness(LOAD[MOE]):.4f} after" in out
     assert re.search(r"worst layer +[13], at 0\.\d{4}", out)
-    assert re.search(r"\d\.\d\d ms for the plan", out)
+    assert re.search(r"\d\.\d\d ms to plan", out)
     assert "written to" not in out
 
 
@@ -119,10 +119,10 @@ def test_replicas_that_gpus_do_not_divide_are_for_the_refined_policy(run):
         "plan", "loads.npy", "--replicas", "19", "--gpus", "8", "--policy", "refined"
     )
     assert code == 0
-    assert "19 slots of 8 GPUs, 2 or 3 replicas per GPU" in out
+    assert "19 slots on 8 GPUs, 2 or 3 replicas per GPU" in out
     code, _, err = run("plan", "loads.npy", "--replicas", "19", "--gpus", "8")
     assert code == 2
-    assert "policy='refined', which spreads them" in err
+    assert "policy='refined', which does not need a multiple" in err
 
 
 def test_names_are_printed_as_they_are(run, folder):

@@ -153,7 +153,7 @@ def output_buffers() -> None:
         cuda.rebalance_experts(loads, *SIZES, out=out[:2])
     with refused("out's phy2log has shape (2, 12)", "(2, 16)"):
         cuda.rebalance_experts(loads, *SIZES, out=[out[2], out[1], out[0]])
-    with refused("out's phy2log is no array on the GPU"):
+    with refused("out's phy2log is not an array on the GPU"):
         cuda.rebalance_experts(loads, *SIZES, out=EXPECTED)
     with in_global_memory():
         scratch = numba_cuda.device_array(1000, np.int64)
@@ -161,7 +161,7 @@ def output_buffers() -> None:
         assert_same([out[0].copy_to_host()], [EXPECTED[0].astype(np.int32)], "scratch")
         with refused("scratch has shape (9,)", "int64 on the GPU"):
             cuda.rebalance_experts(loads, *SIZES, out=out, scratch=scratch[:9])
-        with refused("scratch is no array on the GPU"):
+        with refused("scratch is not an array on the GPU"):
             cuda.rebalance_experts(loads, *SIZES, out=out, scratch=np.empty(1000, np.int64))
 
 
@@ -174,7 +174,7 @@ def bad_input() -> None:
         for place in (np.asarray, numba_cuda.to_device):
             with refused("weight[1, 3]"):
                 cuda.rebalance_experts(place(load), *SIZES)
-    with refused("weight: the loads of layer 0 sum up"):
+    with refused("weight: the loads of layer 0 add up"):
         cuda.balanced_packing(numba_cuda.to_device(np.full((1, 4), 1e38, np.float32)), 2)
     with refused("num_phy=3", "12 experts"):
         cuda.replicate_experts(numba_cuda.to_device(LOAD), 3)

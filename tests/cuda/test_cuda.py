@@ -168,7 +168,7 @@ def test_importing_the_gpu_part_loads_no_numba():
 
 def test_streams():
     assert _device.as_stream(None) == _device.as_stream(0) == 0
-    with refused("is no stream", "PyTorch"):
+    with refused("is not a stream", "PyTorch"):
         _device.as_stream("main")
     assert _device.as_stream(SimpleNamespace(ptr=0)) == 0
     assert _device.as_stream(SimpleNamespace(cuda_stream=0)) == 0

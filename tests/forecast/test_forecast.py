@@ -138,7 +138,7 @@ def test_an_odd_window_does_no_lasting_harm():
     assert replay.sum_error[14] > 0.5
 
 
-def test_where_odd_windows_are_common_jumps_are_doubted():
+def test_where_odd_windows_are_common_changes_are_doubted():
     order = []
     for odd in (1, 2, 3):
         order += [*[0] * 7, odd]

@@ -71,11 +71,11 @@ def test_the_traces_are_eventful():
     for seed in range(NUM_SEEDS):
         naive = NaiveForecast(LAYERS, EXPERTS)
         for window in eventful_windows(seed):
-            before = naive.after_jump
+            before = naive.after_change
             naive.observe(window.astype(float).tolist())
             happened["switched"] += naive.switched
             happened["recalled"] += naive.recalled
-            happened["doubted"] += naive.after_jump == "doubted"
+            happened["doubted"] += naive.after_change == "doubted"
             happened["confirmed"] += before == "doubted" and naive.switched and not naive.recalled
             happened["trend"] += naive.use_trend
     assert min(happened.values()) >= 5, happened
@@ -200,7 +200,7 @@ def test_a_state_that_would_lead_kernels_astray_is_refused():
     for order in ([0, 1, 1], [1, 2, 3]):
         with refused("stored_order", "damaged"):
             LoadForecast.from_state_dict(damaged(stored_order=np.array(order)))
-    for place in (3, 6):  # number of stored workloads, kind of the last jump
+    for place in (3, 6):  # number of stored workloads, kind of the last change
         counts = damaged()["counts"]
         counts[place] = 9
         with refused("counts", "damaged"):

@@ -96,8 +96,8 @@ BAD_LOADS = {
     "all zero": (as_npy(0 * LOAD), ".npy", ["all 5 layers are zero"]),
     "1-D": (as_npy(LOAD[1]), ".npy", ["(8,)", "[layers, experts]"]),
     "4-D": (as_npy(STEPS[None]), ".npy", ["(1, 3, 5, 8)", "[steps, layers, experts]"]),
-    "no steps": (as_npy(STEPS[:0]), ".npy", ["(0, 5, 8)", "nothing empty"]),
-    "no experts": (as_npy(LOAD[:, :0]), ".npy", ["(5, 0)", "nothing empty"]),
+    "no steps": (as_npy(STEPS[:0]), ".npy", ["(0, 5, 8)", "no empty axis"]),
+    "no experts": (as_npy(LOAD[:, :0]), ".npy", ["(5, 0)", "no empty axis"]),
     "complex": (as_npy(LOAD + 0j), ".npy", ["complex128", "real number"]),
     "strings": (as_json(LOAD.astype(str)), ".json", ["real number"]),
     "ragged": (b'{"logical_count": [[1, 2], [3]]}', ".json", ["rectangular", "same length"]),
@@ -237,7 +237,7 @@ def test_a_pickle_is_no_plan(tmp_path):
 
 
 def test_an_array_is_no_plan(write):
-    with refused("is not a plan: it is no .npz archive"):
+    with refused("is not a plan that Plan.save wrote: it is not an .npz archive"):
         Plan.load(write(as_npy(LOAD), ".npz"))
 
 
@@ -263,7 +263,7 @@ def test_what_is_no_plan_is_refused(content, suffix, write):
 @pytest.mark.parametrize("act", [read_loads, Plan.load, PLAN.save])
 @pytest.mark.parametrize("name", ["file.txt", "file", "file.pt"])
 def test_other_suffixes_are_refused(name, act, tmp_path):
-    with refused(name, "suffix", ".json", ".npz"):
+    with refused(name, "unknown file suffix", ".json", ".npz"):
         act(tmp_path / name)
     assert not any(tmp_path.iterdir())
 

@@ -10,6 +10,7 @@ from support import compiled, fewer, refused
 import eplb_np
 from eplb_np import MoveLimits, Plan, Topology
 from eplb_np.mending import assignment, planner
+from eplb_np.moves.fetches import count_fetches, fetched_slots
 
 
 def mended(load, current: Plan, **options) -> Plan:
@@ -122,6 +123,35 @@ def test_what_stays_on_a_gpu_keeps_its_slot() -> None:
         plan = mended(random_history(generator, topology), current)
         changed = (plan.phy2log != current.phy2log) & (plan.phy2log >= 0)
         assert changed.sum() == fetches_by_gpu(current, plan).sum()
+
+
+def test_all_counts_of_fetches_agree_on_mended_plans() -> None:
+    generator = np.random.default_rng(8)
+    compared = 0
+    for i in range(fewer(200, 20)):
+        topology = random_topology(generator, uneven=bool(i % 2))
+        current = random_plan(generator, 3, topology)
+        plan = mended(random_history(generator, topology), current)
+        count = count_fetches(current.phy2log, plan.phy2log, topology.gpu_of_slot)
+        assert count == fetches_by_gpu(current, plan).sum()
+        assert count == fetched_slots(current.phy2log, plan.phy2log).sum()
+        moves = plan.moves_from(current)
+        assert len(moves) == count
+        within_a_gpu = int((moves.source_gpu == moves.gpu).sum())
+        assert moves.num_fetched == count - within_a_gpu
+        if not has_duplicates(plan):
+            assert within_a_gpu == 0
+            compared += 1
+    assert compared > 0
+
+
+def has_duplicates(plan: Plan) -> bool:
+    """Whether a GPU holds an expert twice."""
+    return any(
+        len(set(row[row >= 0].tolist())) < (row >= 0).sum()
+        for gpu in np.split(plan.phy2log, plan.topology.first_slots[1:-1], axis=1)
+        for row in gpu
+    )
 
 
 def test_groups_end_whole_on_their_nodes_whatever_was_in_use() -> None:
@@ -399,12 +429,15 @@ CURRENT = eplb_np.in_order_plan(1, Topology(8, 12, 4))
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        ({"current": CURRENT.phy2log}, ["is no Plan", "Plan.load"]),
+        ({"current": CURRENT.phy2log}, ["current must be a Plan, not ndarray", "Plan.load"]),
         ({"current": CURRENT, "policy": "hybrid"}, ["'hybrid'", "policy='refined'"]),
-        ({"load": np.ones((2, 8)), "current": CURRENT}, ["2 layers", "1 and 8"]),
+        (
+            {"load": np.ones((2, 8)), "current": CURRENT},
+            ["current has [layers, experts] = (1, 8)", "(2, 8) is wanted"],
+        ),
         (
             {"current": CURRENT, "topology": Topology(8, 12, 6)},
-            ["12 slots on 4", "12 on 6", "anew"],
+            ["12 slots on 4", "12 slots on 6", "plan from scratch"],
         ),
         ({"topology": CURRENT.topology, "limits": MoveLimits()}, ["limits", "give current"]),
     ],

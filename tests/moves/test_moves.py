@@ -72,12 +72,20 @@ def test_moves_within_a_gpu_are_not_fetched() -> None:
     topology = Topology(2, 4, 2)
     moves = plan_of([[1, 0, 0, 1]], topology).moves_from(plan_of([[0, 1, 0, 1]], topology))
     assert (len(moves), moves.num_fetched) == (2, 0)
-    assert repr(moves) == "Moves(2, of which 0 from another GPU or storage)"
+    assert repr(moves) == "Moves(2, 0 of them from another GPU or storage)"
+
+
+def test_a_second_replica_on_a_gpu_is_copied_there() -> None:
+    topology = Topology(2, 4, 2)
+    old, new = plan_of([[0, 1, 0, 1]], topology), plan_of([[0, 0, 0, 1]], topology)
+    moves = new.moves_from(old)
+    assert (len(moves), moves.num_fetched) == (1, 0)
+    assert eplb_np.moved_replicas(old.phy2log, new.phy2log, 2) == 1
 
 
 @pytest.mark.parametrize(
     "other", [Topology(8, 12, 6), Topology(6, 12, 4), Topology(8, 12, 4, gpu_slots=[2, 4, 3, 3])]
 )
 def test_plans_of_other_slots_are_refused(other) -> None:
-    with refused("no moves lead from", "same layers, experts and slots"):
+    with refused("other=Plan(", "does not fit Plan(", "same layers, experts and slots"):
         eplb_np.in_order_plan(2, Topology(8, 12, 4)).moves_from(eplb_np.in_order_plan(2, other))

@@ -49,7 +49,7 @@ class NaiveForecast:
         self.level_score = 0.0
         self.ahead_score = 0.0
         self.use_trend = False
-        self.after_jump = ""  # "", "believed" or "doubted"
+        self.after_change = ""  # "", "believed" or "doubted"
         self.returned = 0
         self.stayed = 0
         self.switched = False
@@ -145,15 +145,15 @@ class NaiveForecast:
         ahead_distance, ahead_unexplained = self.surprise(share, self.ahead, here, self.ahead_error)
         error = max(self.error, unexplained)
         if len(self.half_steps) > 2 and error > 2 * self.error + noise / 4:
-            if not self.believe_jump(share, here, error):
+            if not self.believe_change(share, here, error):
                 return
-            error = self.error_after_jump
-        elif self.after_jump:
-            if self.after_jump == "believed":
+            error = self.error_after_change
+        elif self.after_change:
+            if self.after_change == "believed":
                 self.stayed += 1
             else:
                 self.returned += 1
-            self.after_jump = ""
+            self.after_change = ""
         gain = error / (error + here)
         self.gains.append(gain)
         self.noise_energy = noise
@@ -163,7 +163,7 @@ class NaiveForecast:
             self.level[layer] = [m + gain * (x - m) for x, m in zip(row, level, strict=True)]
         self.follow_trend(share, distance, ahead_distance, ahead_unexplained, here)
 
-    def believe_jump(self, share: dict[int, Row], here: float, error: float) -> bool:
+    def believe_change(self, share: dict[int, Row], here: float, error: float) -> bool:
         best = -1
         for i, (rows, stored_error) in enumerate(self.stored):
             theirs = max(stored_error, self.surprise(share, rows, here, stored_error)[1])
@@ -172,14 +172,14 @@ class NaiveForecast:
                 best = i
         returns = best >= 0 and error <= 2 * self.stored[best][1] + here / 4
         newest = returns and best == len(self.stored) - 1
-        before, self.after_jump = self.after_jump, ""
+        before, self.after_change = self.after_change, ""
         if before and newest == (before == "doubted"):
             self.stayed += 1
         elif before:
             self.returned += 1
         sure = before != "" and newest
         if not sure and self.returned > self.stayed:
-            self.after_jump = "doubted"
+            self.after_change = "doubted"
             if returns:
                 self.stored.append(self.stored.pop(best))
             else:
@@ -190,7 +190,7 @@ class NaiveForecast:
                 del self.stored[:-STORED]
             return False
         self.switched = True
-        self.after_jump = "" if sure else "believed"
+        self.after_change = "" if sure else "believed"
         kept = (self.level, self.error)
         self.level = copied(self.stored[best][0] if best >= 0 else self.level)
         if returns:
@@ -198,7 +198,7 @@ class NaiveForecast:
             del self.stored[best]
         self.stored.append(kept)
         del self.stored[:-STORED]
-        self.error_after_jump = error
+        self.error_after_change = error
         return True
 
     def follow_trend(

@@ -121,7 +121,7 @@ def test_threads_change_nothing(num_threads, policy):
 def test_kernels_stay_within_their_arrays(tmp_path):
     result = run_python(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__,
-        str(TESTS / "stages" / "test_simd.py"), "-k", "naive or lockstep",
+        str(TESTS / "stages" / "test_simd.py"), "-k", "naive or batches",
         NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path),
     )  # fmt: skip
     assert result.returncode == 0, result.stdout

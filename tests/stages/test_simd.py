@@ -1,4 +1,4 @@
-"""Rows in lockstep come out as rows one by one, and as the slow twin has them."""
+"""Rows in SIMD batches give what rows one by one give, and what the slow twin gives."""
 
 import naive
 import numpy as np
@@ -9,10 +9,10 @@ from support import JIT, assert_same, compiled, fewer
 from eplb_np import make_plan
 from eplb_np.stages.hierarchy.cpu import plan_layers
 from eplb_np.stages.hierarchy.simd import pays, plan_layers_in_lockstep
-from eplb_np.stages.packing.cpu import longest_processing_time
+from eplb_np.stages.packing.cpu import longest_processing_time, make_pack_scratch
 from eplb_np.stages.packing.simd import pack_batch
 from eplb_np.stages.priority_queue.cpu import num_leaves
-from eplb_np.stages.refinement.cpu import refine_packs
+from eplb_np.stages.refinement.cpu import Packing, refine_packs
 from eplb_np.stages.refinement.simd import refine_batch
 from eplb_np.stages.replication.cpu import allocate_replicas
 from eplb_np.stages.replication.simd import allocate_batch
@@ -40,7 +40,7 @@ def draw_rows(number, seed):
         yield rng, LOADS[kind](rng, shape).astype(np.float32), num_packs
 
 
-def used_lanes(rng, num_items):
+def used_batch(rng, num_items):
     """Working memory that other rows have left behind."""
     used = make_batch(num_items)
     for array in used:
@@ -51,7 +51,7 @@ def used_lanes(rng, num_items):
 NUM_CASES = fewer(1500, 13)
 
 
-def test_allocation_in_lockstep():
+def test_allocation_in_batches():
     for rng, weight, _ in draw_rows(NUM_CASES, 1):
         num_rows, num_experts = weight.shape
         num_extra = rng.integers(0, 30)
@@ -60,7 +60,7 @@ def test_allocation_in_lockstep():
         granted = np.empty((num_rows, num_extra), np.int64)
         tree = np.empty(2 * num_leaves(num_experts), np.int64)
         expected = np.empty_like(count), np.empty_like(granted)
-        used = used_lanes(rng, num_experts + num_extra)
+        used = used_batch(rng, num_experts + num_extra)
         ALLOCATE(num_rows, weight, num_extra, num_tail, count, granted, used)
         for row in range(num_rows):
             out = expected[0][row], expected[1][row]
@@ -68,27 +68,27 @@ def test_allocation_in_lockstep():
         assert_same((count, granted), expected, f"{weight.shape} and {num_extra}")
 
 
-def test_sort_in_lockstep():
+def test_sort_in_batches():
     for rng, load, _ in draw_rows(NUM_CASES, 2):
         order = np.empty(load.shape, np.int64)
-        SORT(len(load), load, order, used_lanes(rng, load.shape[1]))
+        SORT(len(load), load, order, used_batch(rng, load.shape[1]))
         np.testing.assert_array_equal(order, np.argsort(-load, axis=1, kind="stable"))
 
 
 @pytest.mark.parametrize("refine_steps", [0, 1, 2, 5])
-def test_packing_in_lockstep(refine_steps):
+def test_packing_in_batches(refine_steps):
     for rng, weight, num_packs in draw_rows(NUM_CASES, 3):
         order = np.argsort(-weight, axis=1, kind="stable")
-        num_rows, used = len(weight), used_lanes(rng, weight.shape[1])
+        num_rows, used = len(weight), used_batch(rng, weight.shape[1])
         actual = tuple(np.empty((3, *weight.shape), np.int64))
         expected = tuple(np.empty((3, *weight.shape), np.int64))
-        PACK(num_rows, weight, order, num_packs, *actual, used)
-        REFINE(num_rows, weight, num_packs, refine_steps, *actual, used)
-        size, tree = np.empty((2, 2 * num_leaves(num_packs)), np.int64)
-        for row, one_order in enumerate(order):
-            out = tuple(array[row] for array in expected)
-            PACK_ONE(weight[row], one_order, num_packs, *out, size, tree)
-            REFINE_ONE(weight[row], num_packs, refine_steps, *out, np.empty(num_packs, np.float32))
+        PACK(num_rows, weight, order, num_packs, Packing(*actual), used)
+        REFINE(num_rows, weight, num_packs, refine_steps, Packing(*actual), used)
+        scratch = make_pack_scratch(weight.shape[1], num_packs)
+        for row, scratch.order[:] in enumerate(order):
+            out = Packing(*(array[row] for array in expected))
+            PACK_ONE(weight[row], num_packs, out, scratch)
+            REFINE_ONE(weight[row], num_packs, refine_steps, out, scratch.load)
         assert_same(actual, expected, f"{weight.shape} into {num_packs}")
 
 
@@ -121,7 +121,7 @@ SIZES = [  # experts, replicas, groups, nodes and GPUs
 @pytest.mark.parametrize("hybrid", [True, False])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("num_layers", [1, 8, 33, 70] if JIT else [9])
-def test_layers_in_lockstep_are_planned_as_alone(num_layers, sizes, hybrid):
+def test_layers_in_batches_are_planned_as_alone(num_layers, sizes, hybrid):
     num_experts, num_replicas, *topology = sizes
     rng = np.random.default_rng(0)
     weight = rng.lognormal(5, 1, (num_layers, num_experts)).astype(np.float32)
@@ -134,7 +134,7 @@ def test_layers_in_lockstep_are_planned_as_alone(num_layers, sizes, hybrid):
     assert_same(plans[1], plans[0], str(sizes))
 
 
-def test_lockstep_is_for_many_short_rows():
+def test_batches_are_for_many_short_rows():
     assert pays(58 * 4, 64, 9)  # 288/8/4/32
     assert not pays(4, 64, 9)
     assert not pays(58, 256, 4)  # 288 global 72

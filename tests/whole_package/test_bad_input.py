@@ -155,7 +155,7 @@ OF_ANOTHER_KIND = {
 @pytest.mark.parametrize("what", OF_ANOTHER_KIND)
 def test_what_is_of_another_kind_is_refused(what, no_kernel):
     call, name, kind = OF_ANOTHER_KIND[what]
-    with refused(f"{name} is of type int, which is no {kind}: "):
+    with refused(f"{name} must be a {kind}, not int: "):
         call()
 
 
@@ -239,7 +239,7 @@ def test_what_is_no_size_is_refused(call, name, value, parts, no_kernel):
         (lambda: plan(num_gpus=None), ["num_gpus=None", "Topology"]),
         (lambda: plan(topology=TOPOLOGY), ["both", "one or the other"]),
         (lambda: eplb_np.make_plan(LOAD), ["num_replicas=None", "num_gpus=None"]),
-        (lambda: eplb_np.make_plan(LOAD, 16), ["topology is of type int", "num_replicas="]),
+        (lambda: eplb_np.make_plan(LOAD, 16), ["topology must be a Topology", "num_replicas="]),
         (lambda: eplb_np.make_plan(LOAD[:, :8], TOPOLOGY), ["8 experts", "num_experts=12"]),
         (lambda: plan(moe_layer_ids=[1, 2]), ["moe_layer_ids", "6 layers", "one id for each"]),
         (lambda: plan(moe_layer_ids=[5, 4, 3, 2, 1, 0]), ["moe_layer_ids", "ascending"]),

@@ -226,7 +226,7 @@ BAD = {
     "num_experts=6 is not a multiple of num_groups=4": lambda: workloads.skewed_load(
         1, 6, num_groups=4
     ),
-    "num_dense_layers=2 leaves no layer": lambda: workloads.deepseek_v3_load(
+    "num_dense_layers=2 leaves no MoE layer": lambda: workloads.deepseek_v3_load(
         num_layers=2, num_dense_layers=2
     ),
     "tokens_per_layer=10000000000000000000 is too large": lambda: workloads.uniform_load(
@@ -248,7 +248,9 @@ BAD = {
     "variation=nan": lambda: workloads.related_profiles([[1, 2]], 2, variation=np.nan),
     "concentration=0": lambda: workloads.draw_trace(PROFILES, concentration=0),
     "concentration=inf": lambda: workloads.draw_trace(PROFILES, concentration=np.inf),
-    "switch 2 is not a window": lambda: workloads.draw_trace(PROFILES, switches=[2]),
+    "switches contains 2, which is not a window": lambda: workloads.draw_trace(
+        PROFILES, switches=[2]
+    ),
     "tokens_per_window=9223372036854775808": lambda: workloads.draw_trace(
         PROFILES, tokens_per_window=2**63
     ),

@@ -1,29 +1,41 @@
-"""What a node's plan is made of."""
+"""Groups to nodes, and what a node's plan is made of: shared by `cpu.py` and `simd.py`.
+
+The functions take one node at a time. Their twins in `cuda.py` have the same names.
+
+Letters: E logical experts, P slots, G groups, N nodes of a layer; n = E / N logical experts and
+p = P / N replicas of one node.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from eplb_np._numba.arrays import floats, ints
+from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import allocator, kernel
 from eplb_np._numba.types import Floats, Int, Ints
-from eplb_np.stages.decisions import adams_quotient, at
-from eplb_np.stages.hierarchy.decisions import GROUP_REFINE_STEPS, NO_REFINE_STEPS
+from eplb_np.maps.maps import Maps
+from eplb_np.stages.decisions import adams_quotient
+from eplb_np.stages.hierarchy.decisions import GROUP_REFINE_STEPS, NO_REFINE_STEPS, group_load
 from eplb_np.stages.packing.cpu import PackScratch, make_pack_scratch, pack_sorted
 from eplb_np.stages.sorting.cpu import sort_descending
 
 
-@kernel
-def sum_groups(weight: Floats, group_load: Floats) -> None:
-    """Load of each group: float64 sum of its consecutive experts, rounded once to float32."""
-    group_size = weight.shape[0] // group_load.shape[0]
-    for g in range(group_load.shape[0]):
-        total = 0.0
-        for e in range(g * group_size, (g + 1) * group_size):
-            total += np.float64(weight[e])
-        group_load[g] = np.float32(total)
+class Node(NamedTuple):
+    """Experts and replicas of one node. In SIMD batches, an axis of nodes comes in front."""
+
+    expert: Ints  # [n] int64, logical expert at each node-local place
+    weight: Floats  # [n] float32
+    average: Floats  # [n] float32, load of each of an expert's replicas
+    by_average: Ints  # [n] int64, experts by descending average
+    logcnt: Ints  # [n] int64
+    granted: Ints  # [p - n] int64, experts in the order of the grants
+    replica_weight: Floats  # [p] float32
+    replica_expert: Ints  # [p] int64
+    replica_rank: Ints  # [p] int64
+    order: Ints  # [p] int64, replicas by descending load
+    pack: Ints  # [p] int64, GPU of each replica
+    rank: Ints  # [p] int64, its rank there
 
 
 class GroupScratch(NamedTuple):
@@ -64,102 +76,86 @@ def pack_groups(weight: Floats, num_nodes: Int, hybrid: bool, groups: GroupScrat
 
 
 @kernel
-def gather_node(
-    weight: Floats, by_node: Ints, node: Int, num_nodes: Int, expert: Ints, local_weight: Floats
-) -> None:
-    """Write a node's experts, and their loads, group by group."""
-    node_groups = by_node.shape[0] // num_nodes
-    group_size = expert.shape[0] // node_groups
-    for i in range(node_groups):
-        first_expert = by_node[node * node_groups + i] * group_size
-        for j in range(group_size):
-            expert[i * group_size + j] = first_expert + j
-            local_weight[i * group_size + j] = weight[first_expert + j]
+def sum_groups(weight: Floats, load: Floats) -> None:
+    """Load of each group: ``weight`` [E]; out: ``load`` [G]."""
+    group_size = weight.shape[0] // load.shape[0]
+    for g in range(load.shape[0]):
+        load[g] = group_load(weight, g, group_size)
 
 
 @kernel
-def weigh_replicas(weight: Floats, logcnt: Ints, average: Floats) -> None:
-    """Load of each of an expert's replicas; all [n]."""
-    for e in range(weight.shape[0]):
-        average[e] = adams_quotient(weight[e], logcnt[e])
+def gather_node(weight: Floats, by_node: Ints, index: Int, num_nodes: Int, node: Node) -> None:
+    """Write the experts of node ``index``, group by group, and their loads.
 
-
-@kernel
-def replicas_by_expert(
-    average: Floats,
-    by_average: Ints,
-    logcnt: Ints,
-    first: Ints,
-    replica_weight: Floats,
-    replica_expert: Ints,
-    replica_rank: Ints,
-    order: Ints,
-) -> None:
-    """Hybrid policy: the replicas of an expert stand side by side.
-
-    They weigh the same, so the order of the experts by their averages is that of the replicas.
-    In: ``average``, ``by_average``, ``logcnt`` [n]; out: the last four [p]; scratch: ``first`` [n].
+    ``weight`` [E], ``by_node`` [G]; out: ``node.expert``, ``node.weight``.
     """
+    node_groups = by_node.shape[0] // num_nodes
+    group_size = node.expert.shape[0] // node_groups
+    for i in range(node_groups):
+        first_expert = by_node[index * node_groups + i] * group_size
+        for j in range(group_size):
+            node.expert[i * group_size + j] = first_expert + j
+            node.weight[i * group_size + j] = weight[first_expert + j]
+
+
+@kernel
+def weigh_replicas(node: Node) -> None:
+    """Load of each of an expert's replicas; out: ``node.average``."""
+    for e in range(node.weight.shape[0]):
+        node.average[e] = adams_quotient(node.weight[e], node.logcnt[e])
+
+
+@kernel
+def replicas_by_expert(node: Node, first: Ints) -> None:
+    """Hybrid policy: the replicas of an expert lie side by side.
+
+    They have the same load, so the order of the experts by their averages is that of the replicas.
+    In: ``average``, ``by_average``, ``logcnt``; out: ``replica_weight``, ``replica_expert``,
+    ``replica_rank``, ``order``; scratch: ``first`` [n] int64, an expert's first replica.
+    """
+    logcnt = node.logcnt
     replica = 0
     for e in range(logcnt.shape[0]):
         first[at(e)] = replica
         replica += logcnt[at(e)]
     position = 0
     for i in range(logcnt.shape[0]):
-        e = by_average[at(i)]
+        e = node.by_average[at(i)]
         replica = first[at(e)]
         for rank in range(logcnt[at(e)]):
-            replica_weight[at(replica)] = average[at(e)]
-            replica_expert[at(replica)] = e
-            replica_rank[at(replica)] = rank
-            order[at(position)] = replica
+            node.replica_weight[at(replica)] = node.average[at(e)]
+            node.replica_expert[at(replica)] = e
+            node.replica_rank[at(replica)] = rank
+            node.order[at(position)] = replica
             replica += 1
             position += 1
 
 
 @kernel
-def replicas_by_grant(
-    average: Floats,
-    granted: Ints,
-    next_rank: Ints,
-    replica_weight: Floats,
-    replica_expert: Ints,
-    replica_rank: Ints,
-) -> None:
-    """DeepSeek policy: a first copy of every expert, then the extra ones as they were granted.
+def replicas_by_grant(node: Node, next_rank: Ints) -> None:
+    """DeepSeek policy: a first replica of every expert, then the extra ones as they were granted.
 
-    In: ``average`` [n], ``granted`` [p - n]; out: the last three [p]; scratch: ``next_rank`` [n].
+    In: ``average``, ``granted``; out: ``replica_weight``, ``replica_expert``, ``replica_rank``;
+    scratch: ``next_rank`` [n] int64.
     """
-    num_experts = average.shape[0]
+    num_experts = node.average.shape[0]
     for e in range(num_experts):
         next_rank[e] = 0
-    for i in range(replica_expert.shape[0]):
-        e = i if i < num_experts else granted[i - num_experts]
-        replica_weight[i] = average[e]
-        replica_expert[i] = e
-        replica_rank[i] = next_rank[e]
+    for i in range(node.replica_expert.shape[0]):
+        e = i if i < num_experts else node.granted[i - num_experts]
+        node.replica_weight[i] = node.average[e]
+        node.replica_expert[i] = e
+        node.replica_rank[i] = next_rank[e]
         next_rank[e] += 1
 
 
 @kernel
-def write_node(
-    node: Int,
-    gpu_slots: Int,
-    expert: Ints,
-    local_logcnt: Ints,
-    replica_expert: Ints,
-    replica_rank: Ints,
-    pack: Ints,
-    rank: Ints,
-    phy2log: Ints,
-    phyrank: Ints,
-    logcnt: Ints,
-) -> None:
-    """Write a node's part of its layer's ``phy2log`` [P], ``phyrank`` [P] and ``logcnt`` [E]."""
-    num_replicas = pack.shape[0]
+def write_node(node: Node, index: Int, gpu_slots: Int, maps: Maps) -> None:
+    """Write the part of node ``index`` in its layer's maps, of [P], [P] and [E]."""
+    num_replicas = node.pack.shape[0]
     for i in range(num_replicas):
-        slot = node * num_replicas + pack[i] * gpu_slots + rank[i]
-        phy2log[at(slot)] = expert[at(replica_expert[i])]
-        phyrank[at(slot)] = replica_rank[i]
-    for e in range(expert.shape[0]):
-        logcnt[at(expert[e])] = local_logcnt[e]
+        slot = index * num_replicas + node.pack[i] * gpu_slots + node.rank[i]
+        maps.phy2log[at(slot)] = node.expert[at(node.replica_expert[i])]
+        maps.phyrank[at(slot)] = node.replica_rank[i]
+    for e in range(node.expert.shape[0]):
+        maps.logcnt[at(node.expert[e])] = node.logcnt[e]

@@ -1,6 +1,7 @@
-"""Whole plans of many small nodes, stage by stage, all nodes of a batch in lockstep (`lanes`).
+"""The whole plan of many small nodes, stage by stage, in SIMD batches.
 
-The plans are those of `hierarchy`, whose nodes go through all stages one after the other.
+Twin of `cpu.py`, where each node goes through all stages alone, and of `cuda.py`. The plans are
+the same.
 
 Letters: X nodes of a batch, of one layer or of several; n logical experts, p physical experts
 (replicas, slots) and D GPUs of each.
@@ -13,8 +14,11 @@ from typing import NamedTuple
 from eplb_np._numba.arrays import float_table, int_table, ints
 from eplb_np._numba.jit import allocator, entry, kernel
 from eplb_np._numba.types import Floats, Int, Ints
+from eplb_np.maps.maps import Maps
 from eplb_np.stages.hierarchy.decisions import GPU_REFINE_STEPS
 from eplb_np.stages.hierarchy.nodes import (
+    GroupScratch,
+    Node,
     gather_node,
     make_group_scratch,
     pack_groups,
@@ -24,6 +28,7 @@ from eplb_np.stages.hierarchy.nodes import (
     write_node,
 )
 from eplb_np.stages.packing.simd import pack_batch
+from eplb_np.stages.refinement.cpu import Packing
 from eplb_np.stages.refinement.simd import refine_batch
 from eplb_np.stages.replication.cpu import donor_fixup
 from eplb_np.stages.replication.decisions import tail_length
@@ -34,43 +39,32 @@ from eplb_np.stages.sorting.simd import sort_batch
 FEWEST_NODES = 8
 
 
-MOST_EXPERTS = 128
-"""Of a node. Beyond, its lanes outgrow the first cache: 256 take a sixth more time in lockstep."""
+MOST_NODE_EXPERTS = 128
+"""Beyond this, a batch outgrows the first cache: nodes of 256 experts take a sixth more time."""
 
 
 def pays(num_nodes: int, num_experts: int, gpu_slots: int) -> bool:
-    """Whether lockstep is faster for nodes of so many experts: from 8 of 64, or 16 of 128.
+    """Whether batches are faster for nodes of ``num_experts``: from 8 of 64, or 16 of 128.
 
-    With one slot on each GPU there is nothing to pack, and it does not apply.
+    With one slot per GPU there is nothing to pack, and batches do not apply.
     """
     enough_nodes = num_nodes >= max(FEWEST_NODES, num_experts // 8)
-    return enough_nodes and num_experts <= MOST_EXPERTS and gpu_slots > 1
+    return enough_nodes and num_experts <= MOST_NODE_EXPERTS and gpu_slots > 1
 
 
 class NodesScratch(NamedTuple):
-    """Working memory for the experts and replicas of X nodes."""
+    """X nodes, and working memory for their plans."""
 
-    expert: Ints  # [X, n] int64, logical expert at each node-local place
-    weight: Floats  # [X, n] float32
-    average: Floats  # [X, n] float32, load of each of an expert's replicas
-    by_average: Ints  # [X, n] int64, experts by descending average
-    logcnt: Ints  # [X, n] int64
-    granted: Ints  # [X, p - n] int64, experts in the order of the grants
-    replica_weight: Floats  # [X, p] float32
-    replica_expert: Ints  # [X, p] int64
-    replica_rank: Ints  # [X, p] int64
-    order: Ints  # [X, p] int64, replicas by descending load
+    nodes: Node  # each array with an axis [X] in front
     members: Ints  # [X, p] int64, replicas by GPU
-    pack: Ints  # [X, p] int64, GPU of each replica
-    rank: Ints  # [X, p] int64, its rank there
     first: Ints  # [n] int64, an expert's first replica, or its next rank
-    lanes: Batch
+    batch: Batch
 
 
 @allocator
 def make_nodes_scratch(num_experts: Int, num_replicas: Int) -> NodesScratch:
     """Allocate a `NodesScratch`, once per call and not per layer."""
-    return NodesScratch(
+    nodes = Node(
         int_table(WIDTH, num_experts),
         float_table(WIDTH, num_experts),
         float_table(WIDTH, num_experts),
@@ -83,73 +77,31 @@ def make_nodes_scratch(num_experts: Int, num_replicas: Int) -> NodesScratch:
         int_table(WIDTH, num_replicas),
         int_table(WIDTH, num_replicas),
         int_table(WIDTH, num_replicas),
-        int_table(WIDTH, num_replicas),
-        ints(num_experts),
-        make_batch(num_replicas),
     )
+    members = int_table(WIDTH, num_replicas)
+    return NodesScratch(nodes, members, ints(num_experts), make_batch(num_replicas))
 
 
 @kernel
-def plan_nodes(num_nodes: Int, num_gpus: Int, hybrid: bool, batch: NodesScratch) -> None:
-    """Plan the first ``num_nodes`` nodes of the batch, with ``num_gpus`` GPUs each."""
-    lanes = batch.lanes
-    num_extra = batch.granted.shape[1]
-    num_tail = tail_length(num_extra) if hybrid else 0
+def node_of(nodes: Node, x: Int) -> Node:
+    """One of X nodes, as views.
 
-    # Replicas within the nodes.
-    allocate_batch(num_nodes, batch.weight, num_extra, num_tail, batch.logcnt, batch.granted, lanes)
-    for x in range(num_nodes):
-        if hybrid:
-            donor_fixup(batch.weight[x], batch.logcnt[x])
-        weigh_replicas(batch.weight[x], batch.logcnt[x], batch.average[x])
-
-    # Replicas to GPUs.
-    if hybrid:
-        sort_batch(num_nodes, batch.average, batch.by_average, lanes)
-    for x in range(num_nodes):
-        if hybrid:
-            replicas_by_expert(
-                batch.average[x],
-                batch.by_average[x],
-                batch.logcnt[x],
-                batch.first,
-                batch.replica_weight[x],
-                batch.replica_expert[x],
-                batch.replica_rank[x],
-                batch.order[x],
-            )
-        else:
-            replicas_by_grant(
-                batch.average[x],
-                batch.granted[x],
-                batch.first,
-                batch.replica_weight[x],
-                batch.replica_expert[x],
-                batch.replica_rank[x],
-            )
-    if not hybrid:
-        sort_batch(num_nodes, batch.replica_weight, batch.order, lanes)
-    pack_batch(
-        num_nodes,
-        batch.replica_weight,
-        batch.order,
-        num_gpus,
-        batch.pack,
-        batch.rank,
-        batch.members,
-        lanes,
+    For kernels alone, which count no references to arrays: entries would count these wrongly.
+    """
+    return Node(
+        nodes.expert[x],
+        nodes.weight[x],
+        nodes.average[x],
+        nodes.by_average[x],
+        nodes.logcnt[x],
+        nodes.granted[x],
+        nodes.replica_weight[x],
+        nodes.replica_expert[x],
+        nodes.replica_rank[x],
+        nodes.order[x],
+        nodes.pack[x],
+        nodes.rank[x],
     )
-    if hybrid:
-        refine_batch(
-            num_nodes,
-            batch.replica_weight,
-            num_gpus,
-            GPU_REFINE_STEPS,
-            batch.pack,
-            batch.rank,
-            batch.members,
-            lanes,
-        )
 
 
 @entry
@@ -167,33 +119,69 @@ def plan_layers_in_lockstep(
 
     Every GPU has more than one slot. Memory: O(E + P), whatever L.
     """
-    num_layers, num_experts = weight.shape
-    num_replicas = phy2log.shape[1]
     groups = make_group_scratch(num_groups, num_nodes)
-    batch = make_nodes_scratch(num_experts // num_nodes, num_replicas // num_nodes)
-    total = num_layers * num_nodes
+    scratch = make_nodes_scratch(weight.shape[1] // num_nodes, phy2log.shape[1] // num_nodes)
+    maps = Maps(phy2log, phyrank, logcnt)
+    plan_in_batches(weight, num_nodes, num_gpus, hybrid, maps, groups, scratch)
+
+
+@kernel
+def plan_in_batches(
+    weight: Floats,
+    num_nodes: Int,
+    num_gpus: Int,
+    hybrid: bool,
+    maps: Maps,
+    groups: GroupScratch,
+    scratch: NodesScratch,
+) -> None:
+    """Plan the nodes of all layers, `WIDTH` at a time."""
+    phy2log, phyrank, logcnt = maps
+    total = weight.shape[0] * num_nodes
     for start in range(0, total, WIDTH):
         size = min(WIDTH, total - start)
         for x in range(size):
-            layer, node = (start + x) // num_nodes, (start + x) % num_nodes
-            if node == 0:
+            layer, index = (start + x) // num_nodes, (start + x) % num_nodes
+            if index == 0:
                 pack_groups(weight[layer], num_nodes, hybrid, groups)
-            gather_node(
-                weight[layer], groups.by_node, node, num_nodes, batch.expert[x], batch.weight[x]
-            )
-        plan_nodes(size, num_gpus // num_nodes, hybrid, batch)
+            node = node_of(scratch.nodes, x)
+            gather_node(weight[layer], groups.by_node, index, num_nodes, node)
+        plan_nodes(size, num_gpus // num_nodes, hybrid, scratch)
         for x in range(size):
-            layer, node = (start + x) // num_nodes, (start + x) % num_nodes
-            write_node(
-                node,
-                num_replicas // num_gpus,
-                batch.expert[x],
-                batch.logcnt[x],
-                batch.replica_expert[x],
-                batch.replica_rank[x],
-                batch.pack[x],
-                batch.rank[x],
-                phy2log[layer],
-                phyrank[layer],
-                logcnt[layer],
-            )
+            layer, index = (start + x) // num_nodes, (start + x) % num_nodes
+            layer_maps = Maps(phy2log[layer], phyrank[layer], logcnt[layer])
+            node = node_of(scratch.nodes, x)
+            write_node(node, index, phy2log.shape[1] // num_gpus, layer_maps)
+
+
+@kernel
+def plan_nodes(num_nodes: Int, num_gpus: Int, hybrid: bool, scratch: NodesScratch) -> None:
+    """Plan the first ``num_nodes`` nodes of ``scratch``, which have ``num_gpus`` GPUs each.
+
+    Twin of `plan_node` in `cpu.py`.
+    """
+    nodes, members, first, batch = scratch
+
+    # Replicas within the nodes.
+    num_extra = nodes.granted.shape[1]
+    num_tail = tail_length(num_extra) if hybrid else 0
+    allocate_batch(num_nodes, nodes.weight, num_extra, num_tail, nodes.logcnt, nodes.granted, batch)
+    for x in range(num_nodes):
+        if hybrid:
+            donor_fixup(nodes.weight[x], nodes.logcnt[x])
+        weigh_replicas(node_of(nodes, x))
+
+    # Replicas to GPUs.
+    if hybrid:
+        sort_batch(num_nodes, nodes.average, nodes.by_average, batch)
+    for x in range(num_nodes):
+        if hybrid:
+            replicas_by_expert(node_of(nodes, x), first)
+        else:
+            replicas_by_grant(node_of(nodes, x), first)
+    if not hybrid:
+        sort_batch(num_nodes, nodes.replica_weight, nodes.order, batch)
+    packing = Packing(nodes.pack, nodes.rank, members)
+    pack_batch(num_nodes, nodes.replica_weight, nodes.order, num_gpus, packing, batch)
+    if hybrid:
+        refine_batch(num_nodes, nodes.replica_weight, num_gpus, GPU_REFINE_STEPS, packing, batch)

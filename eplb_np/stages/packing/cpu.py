@@ -1,6 +1,8 @@
-"""Balanced packing: LPT into packs of equal size, then a bounded number of refining swaps.
+"""Balanced packing, row by row: LPT into packs of equal size, then a bounded refinement.
 
-Letters: n items, m packs, cap = n / m items in each.
+The twins of LPT are `simd.py`, for many short rows at once, and `cuda.py`, by the threads of a
+block. The refinement has a folder of its own. Letters: X rows of n items each, m packs of
+cap = n / m items.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from eplb_np._numba.arrays import floats, ints
+from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import allocator, entry, kernel
 from eplb_np._numba.types import Floats, Int, Ints
-from eplb_np.stages.decisions import NEVER, at, key_index, key_load, lightest_first
+from eplb_np.stages.decisions import NEVER, key_index, key_load, lightest_first
 from eplb_np.stages.priority_queue.cpu import build_tree, num_leaves, replay_leaf
-from eplb_np.stages.refinement.cpu import refine_packs
+from eplb_np.stages.refinement.cpu import Packing, refine_packs
 from eplb_np.stages.sorting.cpu import HISTOGRAM_SIZE, sort_descending
 
 
@@ -44,27 +47,54 @@ def make_pack_scratch(num_items: Int, num_packs: Int) -> PackScratch:
     )
 
 
+@entry
+def pack_layers(
+    weight: Floats, num_packs: Int, refine_steps: Int, pack_index: Ints, rank_in_pack: Ints
+) -> None:
+    """Pack every row of ``weight`` [X, n]; out: ``pack_index``, ``rank_in_pack`` [X, n] int64."""
+    num_layers, num_items = weight.shape
+    scratch = make_pack_scratch(num_items, num_packs)
+    for i in range(num_layers):
+        row = weight[i]
+        sort_descending(row, scratch.order, scratch.keys, scratch.spare, scratch.histogram)
+        pack_sorted(row, num_packs, refine_steps, pack_index[i], rank_in_pack[i], scratch)
+
+
+@kernel
+def pack_sorted(
+    weight: Floats, num_packs: Int, refine_steps: Int, pack: Ints, rank: Ints, scratch: PackScratch
+) -> None:
+    """Pack one row's items, whose order by descending weight is in ``scratch.order``.
+
+    Out: ``pack`` [n], ``rank`` [n]. With one item per pack the order does not matter: item i goes
+    to pack i.
+    """
+    num_items = weight.shape[0]
+    if num_items == num_packs:
+        for i in range(num_items):
+            pack[i] = i
+            rank[i] = 0
+        return
+    packing = Packing(pack, rank, scratch.keys)  # the sort no longer needs its keys
+    longest_processing_time(weight, num_packs, packing, scratch)
+    refine_packs(weight, num_packs, refine_steps, packing, scratch.load)
+
+
 @kernel
 def longest_processing_time(
-    weight: Floats,
-    order: Ints,
-    num_packs: Int,
-    pack: Ints,
-    rank: Ints,
-    members: Ints,
-    size: Ints,
-    tree: Ints,
+    weight: Floats, num_packs: Int, packing: Packing, scratch: PackScratch
 ) -> None:
-    """Give the items, in ``order``, each to the lightest pack that is not full.
+    """Give the items, in ``scratch.order``, each to the lightest pack that is not full.
 
-    ``weight`` [n] float32, ``order`` [n] the items by descending weight; out: ``pack`` [n],
-    ``rank`` [n], ``members`` [m * cap] the items of each pack as they came; scratch:
-    ``size`` [m], ``tree`` [2 * leaves(m)]. O(n log m).
+    ``weight`` [n] float32; out: ``packing``; scratch: ``size`` and ``tree``. O(n log m). Twin of
+    `pack_batch` in `simd.py` and of the function of this name in `cuda.py`.
     """
+    order, size, tree = scratch.order, scratch.size, scratch.tree
+    pack, rank, members = packing
     num_items = weight.shape[0]
     capacity = num_items // num_packs
     leaves = num_leaves(num_packs)
-    # As long as items weigh something, the first m of them find one empty pack after the other.
+    # While items weigh something, the first m of them go to one empty pack after the other.
     started = 0
     while started < num_packs and weight[order[started]] > 0:
         item = order[started]
@@ -93,37 +123,3 @@ def longest_processing_time(
         if held + 1 == capacity:
             key = NEVER
         lightest = replay_leaf(tree, leaves, chosen, key)
-
-
-@kernel
-def pack_sorted(
-    weight: Floats, num_packs: Int, refine_steps: Int, pack: Ints, rank: Ints, scratch: PackScratch
-) -> None:
-    """Pack one layer's items, whose order by descending weight is in ``scratch.order``.
-
-    With one item for each pack the order does not matter: item i goes to pack i.
-    """
-    num_items = weight.shape[0]
-    if num_items == num_packs:
-        for i in range(num_items):
-            pack[i] = i
-            rank[i] = 0
-        return
-    members = scratch.keys  # the sort is done with its keys
-    longest_processing_time(
-        weight, scratch.order, num_packs, pack, rank, members, scratch.size, scratch.tree
-    )
-    refine_packs(weight, num_packs, refine_steps, pack, rank, members, scratch.load)
-
-
-@entry
-def pack_layers(
-    weight: Floats, num_packs: Int, refine_steps: Int, pack_index: Ints, rank_in_pack: Ints
-) -> None:
-    """Pack every row of ``weight`` [X, n]; out: ``pack_index``, ``rank_in_pack`` [X, n] int64."""
-    num_layers, num_items = weight.shape
-    scratch = make_pack_scratch(num_items, num_packs)
-    for i in range(num_layers):
-        row = weight[i]
-        sort_descending(row, scratch.order, scratch.keys, scratch.spare, scratch.histogram)
-        pack_sorted(row, num_packs, refine_steps, pack_index[i], rank_in_pack[i], scratch)

@@ -1,4 +1,8 @@
-"""Balanced packing by the threads of a block: LPT into packs of equal size."""
+"""Balanced packing by the threads of a block: LPT into packs of equal size.
+
+Twin of `cpu.py`, which packs row by row, and of `simd.py`. The refinement has a folder of its own.
+Letters: X rows of n items each.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,11 @@ import numpy as np
 from eplb_np._cuda.jit import device, sync
 from eplb_np._cuda.memory import Memory
 from eplb_np._cuda.team import Team, copy_row, power_of_two, smaller
+from eplb_np._numba.indexing import at
 from eplb_np._numba.types import Floats, Int, Ints
 from eplb_np.stages.cuda_scratch import Scratch, carve
 from eplb_np.stages.decisions import (
     NEVER,
-    at,
     heaviest_first,
     heaviest_load,
     key_index,
@@ -25,11 +29,50 @@ from eplb_np.stages.refinement.cuda import refine_packs
 from eplb_np.stages.sorting.cuda import sort_keys
 
 
+class PackingSizes(NamedTuple):
+    """What the packing kernel is told besides the loads; ``room`` as in `PlanSizes`."""
+
+    num_packs: Int
+    refine_steps: Int
+    room: Int
+
+
+@device
+def pack_block(
+    row: Int,
+    team: Team,
+    weight: Floats,
+    sizes: PackingSizes,
+    pack_index: Ints,
+    rank_in_pack: Ints,
+    memory: Memory,
+) -> None:
+    """Pack one row's items in a block's memory."""
+    num_items = weight.shape[1]
+    s = carve(memory, 0, 0, 0, num_items, sizes.room, team.size)
+    copy_row(weight[row], s.item_load, team)
+    pack_items(num_items, sizes.num_packs, sizes.refine_steps, s, team)
+    write_packs(row, num_items // sizes.num_packs, pack_index, rank_in_pack, s, team)
+
+
+@device
+def write_packs(
+    row: Int, capacity: Int, pack_index: Ints, rank_in_pack: Ints, s: Scratch, team: Team
+) -> None:
+    """Write the pack and rank of each item of a row: ``pack_index``, ``rank_in_pack`` [X, n]."""
+    place = team.thread
+    while place < s.members.shape[0]:
+        item = at(s.members[place])
+        pack_index[row, item] = place // capacity
+        rank_in_pack[row, item] = place % capacity
+        place += team.size
+
+
 @device
 def pack_items(num_items: Int, num_packs: Int, refine_steps: Int, s: Scratch, team: Team) -> None:
-    """Pack the items of ``s.item_load``: ``s.members`` is the item in each place of each pack.
+    """Pack the items of ``s.item_load``; out: ``s.members``, the item in each place of each pack.
 
-    The places of a pack stand side by side, and an item's rank is its place in its pack.
+    The places of a pack lie side by side, and an item's rank is its place in its pack.
     """
     capacity = num_items // num_packs
     sync()  # the loads are there
@@ -56,18 +99,19 @@ def longest_processing_time(
     """Give the items of the sorted ``s.keys``, each to the lightest pack that is not full.
 
     The packs queue by load. A key's index is the pack and, in its last bits, a count of items
-    that becomes 0 where the pack is full: lower packs go first, and the key says all there is to
-    know of a pack. Uses ``s.order``.
+    that becomes 0 once the pack is full. So lower packs still go first, and the key holds the
+    whole state of a pack. Uses ``s.order``. Twin of the function of this name in `cpu.py` and of
+    `pack_batch` in `simd.py`.
     """
     shift = np.int64(0)
     while (np.int64(1) << shift) < capacity:
         shift += 1
     mask = (np.int64(1) << shift) - 1
-    none = mask + 1 - capacity  # what the count begins with
+    none = mask + 1 - capacity  # the count of an empty pack
     queue = s.spare
     now: Int = np.int64(0)
     after: Int = power_of_two(num_packs) + 2
-    # Where the first items all weigh something, they find one empty pack after the other.
+    # If the first items all weigh something, they go to one empty pack after the other.
     first: Int = num_packs if heaviest_load(s.keys[at(num_packs - 1)]) > 0 else np.int64(0)
     p = team.thread
     while p < num_packs:
@@ -79,7 +123,7 @@ def longest_processing_time(
         p += team.size
     sort_keys(queue, now, after, num_packs, team)
     if team.thread == 0:
-        # The last step may take an item too many, and nobody looks at the queue afterwards.
+        # The last step may take one item too many; nothing reads the queue afterwards.
         s.keys[at(num_items)] = heaviest_first(np.float32(0), np.int64(0))
     end_queue(queue, now, after, num_packs, team)
 
@@ -111,48 +155,9 @@ def longest_processing_time(
 
 @device
 def with_item(pack: Int, item: Int, mask: Int) -> Int:
-    """Key of a pack with one item more."""
+    """Key of a pack with one more item."""
     index = key_index(pack) + 1
     key = lightest_first(key_load(pack) + heaviest_load(item), index)
     if index & mask == 0:
         key = NEVER
     return key
-
-
-class PackingSizes(NamedTuple):
-    """What the kernel of packing is told beside the loads; room as in `PlanSizes`."""
-
-    num_packs: Int
-    refine_steps: Int
-    room: Int
-
-
-@device
-def pack_block(
-    row: Int,
-    team: Team,
-    weight: Floats,
-    sizes: PackingSizes,
-    pack_index: Ints,
-    rank_in_pack: Ints,
-    memory: Memory,
-) -> None:
-    """Packs of one row's items."""
-    num_items = weight.shape[1]
-    s = carve(memory, 0, 0, 0, num_items, sizes.room, team.size)
-    copy_row(weight[row], s.item_load, team)
-    pack_items(num_items, sizes.num_packs, sizes.refine_steps, s, team)
-    write_packs(row, num_items // sizes.num_packs, pack_index, rank_in_pack, s, team)
-
-
-@device
-def write_packs(
-    row: Int, capacity: Int, pack_index: Ints, rank_in_pack: Ints, s: Scratch, team: Team
-) -> None:
-    """Pack and rank of each item of a row: ``pack_index``, ``rank_in_pack`` [X, n]."""
-    place = team.thread
-    while place < s.members.shape[0]:
-        item = at(s.members[place])
-        pack_index[row, item] = place // capacity
-        rank_in_pack[row, item] = place % capacity
-        place += team.size

@@ -1,43 +1,43 @@
-"""LPT in SIMD batches."""
+"""LPT into packs of equal size for many short rows, in SIMD batches.
+
+Twin of `cpu.py`, which packs one row, and of `cuda.py`. Letters: X rows of n items each, m packs
+of cap = n / m items.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Floats, Int, Ints
-from eplb_np.stages.decisions import NEVER, at, key_index, key_load, lightest_first
+from eplb_np.stages.decisions import NEVER, key_index, key_load, lightest_first
 from eplb_np.stages.priority_queue.simd import pad_keys, smallest_keys
+from eplb_np.stages.refinement.cpu import Packing
 from eplb_np.stages.simd_batch import WIDTH, Batch
 
 
 @kernel
 def pack_batch(
-    num_rows: Int,
-    weight: Floats,
-    order: Ints,
-    num_packs: Int,
-    pack: Ints,
-    rank: Ints,
-    members: Ints,
-    lanes: Batch,
+    num_rows: Int, weight: Floats, order: Ints, num_packs: Int, packing: Packing, batch: Batch
 ) -> None:
     """`longest_processing_time` for every row of ``weight`` [X, n] and ``order`` [X, n].
 
-    Out: ``pack`` [X, n], ``rank`` [X, n], ``members`` [X, m * cap]. O(X n m).
+    Out: ``packing``, with an axis [X] in front. O(X n m).
     """
     num_items = weight.shape[1]
     capacity = num_items // num_packs
-    key, held = lanes.key, lanes.tally
+    pack, rank, members = packing
+    key, held = batch.key, batch.tally
     num_keys = pad_keys(num_packs, key)
     for p in range(num_packs):
         for r in range(WIDTH):
             key[at(p * WIDTH + r)] = lightest_first(np.float32(0), p)
             held[at(p * WIDTH + r)] = 0
     for i in range(num_items):
-        smallest_keys(key, num_keys, lanes.best)
+        smallest_keys(key, num_keys, batch.best)
         for r in range(num_rows):
-            lightest = lanes.best[at(r)]
+            lightest = batch.best[at(r)]
             chosen = key_index(lightest)
             place = at(chosen * WIDTH + r)
             item = order[at(r), at(i)]

@@ -1,17 +1,20 @@
-"""A winner tree: the smallest of many keys, at hand after every change of one of them.
+"""A winner tree: the smallest of many keys, known again after every change of one of them.
 
 The tree is one int64 array: the winner at 1, the children of ``i`` at ``2 i`` and ``2 i + 1``,
 the keys from ``num_leaves`` (a power of two) onward. Replaying a leaf takes one minimum per
 level and no branch that depends on the keys. On 288 items in 72 packs that was twice as fast as
 a binary heap, whose comparisons the processor mispredicts, and three times as fast as a
 vectorised scan, which waits for the store just made.
+
+The twins are `simd.py`, which scans the keys of many rows at once, and `cuda.py`, which keeps
+them sorted.
 """
 
 from __future__ import annotations
 
+from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Int, Ints
-from eplb_np.stages.decisions import at
 
 
 @kernel

@@ -1,16 +1,20 @@
-"""The smallest of many keys, in SIMD batches."""
+"""The smallest of many keys in every row of a SIMD batch, by a scan of all keys.
+
+Twin of the winner tree in `cpu.py` and of the sorted queue in `cuda.py`.
+"""
 
 from __future__ import annotations
 
+from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Int, Ints
-from eplb_np.stages.decisions import NEVER, at
+from eplb_np.stages.decisions import NEVER
 from eplb_np.stages.simd_batch import WIDTH
 
 
 @kernel
 def pad_keys(num_keys: Int, key: Ints) -> Int:
-    """Fill up with keys that never win, to a multiple of four, which is returned."""
+    """Append keys that never win, up to a multiple of four; returns how many keys there are."""
     padded = (num_keys + 3) // 4 * 4
     for i in range(num_keys * WIDTH, padded * WIDTH):
         key[at(i)] = NEVER
@@ -19,7 +23,7 @@ def pad_keys(num_keys: Int, key: Ints) -> Int:
 
 @kernel
 def smallest_keys(key: Ints, num_keys: Int, best: Ints) -> None:
-    """Smallest key of each row. Four at a time, as every loop over the rows has its price."""
+    """Smallest key of each row: four keys at a time, because each loop over the rows costs."""
     for r in range(WIDTH):
         best[at(r)] = NEVER
     for first in range(0, num_keys, 4):

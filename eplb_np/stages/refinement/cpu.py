@@ -1,32 +1,41 @@
-"""Bounded refinement of a packing."""
+"""Refinement of a packing, row by row.
+
+The twins are `simd.py`, for many short rows at once, and `cuda.py`, by the threads of a block.
+Letters: n items, m packs of cap = n / m items.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Floats, Int, Ints
-from eplb_np.stages.decisions import NEVER, at, heaviest_first, key_index, lightest_first
-from eplb_np.stages.refinement.decisions import LEAST_GAP_GAIN, swap_residual
+from eplb_np.stages.decisions import NEVER, heaviest_first, key_index, lightest_first
+from eplb_np.stages.refinement.decisions import is_level, narrows, swap_residual
+
+
+class Packing(NamedTuple):
+    """Where the items are. In SIMD batches, an axis of rows comes in front."""
+
+    pack: Ints  # [n] int64, pack of each item
+    rank: Ints  # [n] int64, its rank there
+    members: Ints  # [m * cap] int64, items of each pack by descending weight, ties to the lower
 
 
 @kernel
 def refine_packs(
-    weight: Floats,
-    num_packs: Int,
-    refine_steps: Int,
-    pack: Ints,
-    rank: Ints,
-    members: Ints,
-    load: Floats,
+    weight: Floats, num_packs: Int, refine_steps: Int, packing: Packing, load: Floats
 ) -> None:
     """Swap items of the heaviest and the lightest pack, at most ``refine_steps`` times.
 
-    In and out: ``pack`` [n], ``rank`` [n], ``members`` [m * cap] the items of each pack by
-    descending weight, ties to the lower index; scratch: ``load`` [m] float32.
-    A step takes O(n + cap log cap).
+    In and out: ``packing``; scratch: ``load`` [m] float32. A step takes O(n + cap log cap).
     """
+    pack, rank, members = packing
     num_items = weight.shape[0]
+    capacity = num_items // num_packs
     for _ in range(refine_steps):
         for p in range(num_packs):
             load[p] = 0
@@ -34,15 +43,12 @@ def refine_packs(
             load[at(pack[i])] += weight[i]
         heavy, light = _extreme_packs(load, num_packs)
         delta = load[heavy] - load[light]
-        if np.float64(delta) <= LEAST_GAP_GAIN:
+        if is_level(delta):
             return
-        capacity = num_items // num_packs
         heavy_items = members[heavy * capacity : (heavy + 1) * capacity]
         light_items = members[light * capacity : (light + 1) * capacity]
         best = _best_swap(weight, delta, heavy_items, light_items)
-        if not swap_if_better(
-            weight, delta, best, heavy, light, heavy_items, light_items, pack, rank
-        ):
+        if not swap_if_better(weight, delta, best, heavy_items, light_items, pack, rank):
             return
 
 
@@ -51,23 +57,22 @@ def swap_if_better(
     weight: Floats,
     delta: np.float32,
     best: Int,
-    heavy: Int,
-    light: Int,
     heavy_items: Ints,
     light_items: Ints,
     pack: Ints,
     rank: Ints,
 ) -> bool:
-    """Make the swap that is named by ``best``, the key of `_best_swap`, if it brings a gain."""
+    """Make the swap that ``best``, the key of `_best_swap`, names, if it narrows the gap.
+
+    In and out: the items of both packs, and ``pack`` [n] and ``rank`` [n] of all items.
+    """
     item: Int = key_index(best) >> 1
     candidate = key_index(best) & 1
     position = _first_position(weight, delta, item, light_items)
     other = _ascending_item(weight, light_items, max(position - candidate, 0))
-    gap = np.float64(weight[item]) - np.float64(weight[other])
-    if not abs(np.float64(delta) - 2.0 * gap) < np.float64(delta) - LEAST_GAP_GAIN:
+    if not narrows(delta, weight[item], weight[other]):
         return False
-    pack[item] = light
-    pack[other] = heavy
+    pack[item], pack[other] = pack[other], pack[item]
     item_rank = rank[item]
     other_rank = rank[other]
     new_item_rank = _exchange_rank(rank, light_items, other, item, item_rank)
@@ -81,7 +86,10 @@ def swap_if_better(
 
 @kernel
 def _extreme_packs(load: Floats, num_packs: Int) -> tuple[Int, Int]:
-    """Heaviest and lightest pack, ties to the lower pack."""
+    """Heaviest and lightest pack; a tie goes to the lower pack.
+
+    Twin of `_extreme_packs` in `simd.py` and of `extreme_packs` in `cuda.py`.
+    """
     heaviest: Int = NEVER
     lightest: Int = NEVER
     for p in range(num_packs):
@@ -91,28 +99,12 @@ def _extreme_packs(load: Floats, num_packs: Int) -> tuple[Int, Int]:
 
 
 @kernel
-def _exchange_member(weight: Floats, members: Ints, leaver: Int, newcomer: Int) -> None:
-    """Replace an item of a pack, keeping the items by descending weight, then index."""
-    key = heaviest_first(weight[newcomer], newcomer)
-    i = 0
-    while members[i] != leaver:
-        i += 1
-    while i > 0 and heaviest_first(weight[members[i - 1]], members[i - 1]) > key:
-        members[i] = members[i - 1]
-        i -= 1
-    last = members.shape[0] - 1
-    while i < last and heaviest_first(weight[members[i + 1]], members[i + 1]) < key:
-        members[i] = members[i + 1]
-        i += 1
-    members[i] = newcomer
-
-
-@kernel
 def _best_swap(weight: Floats, delta: np.float32, heavy_items: Ints, light_items: Ints) -> Int:
     """Pair of items whose swap leaves the smallest residual between the two packs, as a key.
 
-    Of equal residuals the lower heavy item wins, and of its two candidates the first: residual,
-    item and candidate are one key, so that the choice takes no unpredictable branch.
+    A tie goes to the lower heavy item, and to the first of its two candidates. Residual, item and
+    candidate are one key, so that the choice takes no unpredictable branch. Twin of `_best_swaps`
+    in `simd.py` and of `best_swap` in `cuda.py`.
     """
     best: Int = NEVER
     for item in heavy_items:
@@ -126,9 +118,10 @@ def _best_swap(weight: Floats, delta: np.float32, heavy_items: Ints, light_items
 
 @kernel
 def _first_position(weight: Floats, delta: np.float32, item: Int, light_items: Ints) -> Int:
-    """First ascending position whose weight is at least the item's less half of delta.
+    """First ascending position whose weight is at least the item's less half of ``delta``.
 
-    At most the last. A binary search whose steps depend on the number of items alone.
+    The last position if no weight is. A binary search whose steps depend on the number of items
+    alone. Twin of `first_position` in `cuda.py`.
     """
     last = light_items.shape[0] - 1
     target = weight[at(item)] - delta * np.float32(0.5)
@@ -136,7 +129,7 @@ def _first_position(weight: Floats, delta: np.float32, item: Int, light_items: I
     left = last + 1
     while left > 1:
         half = left >> 1
-        # light_items come by descending weight: ascending position i is at last - i.
+        # light_items are in descending order: ascending position i is at last - i.
         below = weight[at(light_items[at(last + 1 - position - half)])] < target
         position += half if below else 0
         left -= half
@@ -149,8 +142,8 @@ def _first_position(weight: Floats, delta: np.float32, item: Int, light_items: I
 def _ascending_item(weight: Floats, members: Ints, position: Int) -> Int:
     """Item at a position of the order by ascending weight, ties to the lower index.
 
-    ``members`` come by descending weight, ties to the lower index too, so a run of equal
-    weights keeps its inner order while the runs change sides.
+    ``members`` are ordered by descending weight, with ties to the lower index too. So in the
+    reversed order each run of equal weights keeps its inner order.
     """
     place = members.shape[0] - 1 - position
     first = place
@@ -167,10 +160,10 @@ def _ascending_item(weight: Floats, members: Ints, position: Int) -> Int:
 def _exchange_rank(
     rank: Ints, members: Ints, leaver: Int, newcomer: Int, newcomer_rank: Int
 ) -> Int:
-    """Close the leaver's rank in its pack and open one for the newcomer, which is returned.
+    """Close the leaver's rank in its pack, and open one for the newcomer; returns that one.
 
-    Order by old rank; where the newcomer brings a rank that is taken, the lower item is first.
-    The leaver's own rank is left undefined.
+    Items keep the order of their old ranks. If the newcomer's old rank is taken, the lower item
+    goes first. The leaver's own rank is left undefined. Twin of `renumber` in `cuda.py`.
     """
     leaver_rank = rank[leaver]
     new_rank = 0
@@ -181,3 +174,20 @@ def _exchange_rank(
         rank[at(item)] = old - (1 if leaver_rank < old else 0) + comes_after
         new_rank += 0 if item == leaver else 1 - comes_after
     return new_rank
+
+
+@kernel
+def _exchange_member(weight: Floats, members: Ints, leaver: Int, newcomer: Int) -> None:
+    """Replace an item of a pack, and keep the items ordered by descending weight, then index."""
+    key = heaviest_first(weight[newcomer], newcomer)
+    i = 0
+    while members[i] != leaver:
+        i += 1
+    while i > 0 and heaviest_first(weight[members[i - 1]], members[i - 1]) > key:
+        members[i] = members[i - 1]
+        i -= 1
+    last = members.shape[0] - 1
+    while i < last and heaviest_first(weight[members[i + 1]], members[i + 1]) < key:
+        members[i] = members[i + 1]
+        i += 1
+    members[i] = newcomer

@@ -1,6 +1,7 @@
-"""Refinement by the threads of a block: swaps between the heaviest and the lightest pack.
+"""Refinement of a packing by the threads of a block.
 
-Places hold items: ``s.members[pack * capacity + rank]``, with loads ``s.item_load``.
+Places hold items: ``s.members[pack * capacity + rank]``, with loads ``s.item_load``. Twin of
+`cpu.py`, which refines row by row, and of `simd.py`.
 """
 
 from __future__ import annotations
@@ -9,47 +10,47 @@ import numpy as np
 
 from eplb_np._cuda.jit import device, sync
 from eplb_np._cuda.team import Team, larger, smaller, smallest_of_block
+from eplb_np._numba.indexing import at
 from eplb_np._numba.types import Int
 from eplb_np.stages.cuda_scratch import Scratch
 from eplb_np.stages.decisions import (
     NEVER,
-    at,
     heaviest_first,
     heaviest_load,
     key_index,
     key_load,
     lightest_first,
 )
-from eplb_np.stages.refinement.decisions import LEAST_GAP_GAIN
+from eplb_np.stages.refinement.decisions import is_level, narrows, swap_residual
 
 
 @device
 def refine_packs(num_packs: Int, capacity: Int, steps: Int, s: Scratch, team: Team) -> None:
-    """Swap two items, at most ``steps`` times, as long as that narrows the gap."""
+    """Swap two items, at most ``steps`` times, as long as a swap narrows the gap."""
     for _ in range(steps):
         heaviest, lightest = extreme_packs(num_packs, capacity, s, team)
         heavy = key_index(heaviest) * capacity
         light = key_index(lightest) * capacity
         delta = heaviest_load(heaviest) - key_load(lightest)
-        if np.float64(delta) <= LEAST_GAP_GAIN:
+        if is_level(delta):
             return
         sort_light_pack(light, capacity, s, team)
         if team.thread == 0:
-            # A product: from memory comes what was rounded, and nothing to fuse with a sum.
+            # Written to memory, so that the compiler cannot fuse the product with a sum.
             s.half[0] = delta * np.float32(0.5)
         sync()
         item, other = best_swap(heavy, capacity, delta, s, team)
-        gap = np.float64(s.item_load[at(item)]) - np.float64(s.item_load[at(other)])
-        if not abs(np.float64(delta) - (gap + gap)) < np.float64(delta) - LEAST_GAP_GAIN:
+        if not narrows(delta, s.item_load[at(item)], s.item_load[at(other)]):
             return
         swap_items(heavy, light, capacity, item, other, s, team)
 
 
 @device
 def extreme_packs(num_packs: Int, capacity: Int, s: Scratch, team: Team) -> tuple[Int, Int]:
-    """Keys of the heaviest and the lightest pack, ties to the lower pack.
+    """Keys of the heaviest and the lightest pack; a tie goes to the lower pack.
 
-    A pack's load adds up in the order of its items' indices. Uses ``s.order``.
+    A pack's load is summed in the order of its items' indices. Uses ``s.order``. Twin of
+    `_extreme_packs` in `cpu.py`.
     """
     place = team.thread
     while place < num_packs * capacity:
@@ -103,7 +104,8 @@ def best_swap(
 ) -> tuple[Int, Int]:
     """Pair of items whose swap leaves the smallest residual between the two packs.
 
-    Of equal residuals the lower heavy item wins, and of its two candidates the first.
+    A tie goes to the lower heavy item, and to the first of its two candidates. Twin of
+    `_best_swap` in `cpu.py`.
     """
     best: Int = NEVER
     place = team.thread
@@ -112,8 +114,7 @@ def best_swap(
         position = first_position(item, capacity, s)
         for candidate in range(2):
             other = s.order[at(larger(position - candidate, np.int64(0)))]
-            gap = s.item_load[at(item)] - s.item_load[at(other)]
-            residual = abs(delta - (gap + gap))
+            residual = swap_residual(delta, s.item_load[at(item)], s.item_load[at(other)])
             best = smaller(best, lightest_first(residual, 2 * item + candidate))
         place += team.size
     best, _ = smallest_of_block(best, NEVER, capacity, s.team_keys, team)
@@ -126,7 +127,7 @@ def best_swap(
 def first_position(item: Int, capacity: Int, s: Scratch) -> Int:
     """First position in the sorted light pack whose load is at least the item's less ``s.half``.
 
-    The last position where there is none.
+    The last position if no load is. Twin of `_first_position` in `cpu.py`.
     """
     target = s.item_load[at(item)] - s.half[0]
     position: Int = np.int64(0)
@@ -144,7 +145,7 @@ def first_position(item: Int, capacity: Int, s: Scratch) -> Int:
 def swap_items(
     heavy: Int, light: Int, capacity: Int, item: Int, other: Int, s: Scratch, team: Team
 ) -> None:
-    """Let two items change packs, and number both packs anew. Uses ``s.order``."""
+    """Let two items change packs, and renumber both packs. Uses ``s.order``."""
     place = team.thread
     while place < capacity:
         if s.members[at(heavy + place)] == item:
@@ -179,7 +180,8 @@ def renumber(
 ) -> None:
     """Write a pack's items by old rank, ties to the lower item, to ``s.order[target:]``.
 
-    Nobody moves by more than one place but the newcomer, who takes the leaver's turn here.
+    The thread of the leaver's place writes the newcomer; all others move by at most one place.
+    Twin of `_exchange_rank` in `cpu.py`.
     """
     place = team.thread
     while place < capacity:

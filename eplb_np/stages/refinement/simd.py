@@ -1,13 +1,18 @@
-"""Bounded refinement in SIMD batches."""
+"""Refinement of the packings of many short rows, in SIMD batches.
+
+Twin of `cpu.py`, which refines one row, and of `cuda.py`. Letters: X rows of n items each, m packs
+of cap = n / m items.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Floats, Int, Ints
-from eplb_np.stages.decisions import NEVER, at, heaviest_first, key_index, lightest_first
-from eplb_np.stages.refinement.cpu import swap_if_better
+from eplb_np.stages.decisions import NEVER, heaviest_first, key_index, lightest_first
+from eplb_np.stages.refinement.cpu import Packing, swap_if_better
 from eplb_np.stages.refinement.decisions import swap_residual
 from eplb_np.stages.simd_batch import WIDTH, Batch
 
@@ -20,46 +25,43 @@ def refine_batch(
     weight: Floats,
     num_packs: Int,
     refine_steps: Int,
-    pack: Ints,
-    rank: Ints,
-    members: Ints,
-    lanes: Batch,
+    packing: Packing,
+    batch: Batch,
 ) -> None:
     """`refine_packs` for every row of ``weight`` [X, n].
 
-    In and out: ``pack`` [X, n], ``rank`` [X, n], ``members`` [X, m * cap]. A step takes
-    O(X (n + cap^2)). A row that has no swap to make finds none in the next step either.
+    In and out: ``packing``, with an axis [X] in front. A step takes O(X (n + cap^2)). A row without
+    a good swap finds none in the next step either, so rows need not stop.
     """
     num_items = weight.shape[1]
     capacity = num_items // num_packs
-    load, delta = lanes.weight, lanes.delta
+    pack, rank, members = packing
+    load, delta = batch.weight, batch.delta
     for _ in range(refine_steps):
         for i in range(num_packs * WIDTH):
             load[at(i)] = 0
         for i in range(num_items):
             for r in range(num_rows):
                 load[at(pack[at(r), at(i)] * WIDTH + r)] += weight[at(r), at(i)]
-        _extreme_packs(load, num_packs, lanes.heaviest, lanes.lightest)
+        _extreme_packs(load, num_packs, batch.heaviest, batch.lightest)
         for r in range(num_rows):
-            heavy = key_index(lanes.heaviest[at(r)])
-            light = key_index(lanes.lightest[at(r)])
+            heavy = key_index(batch.heaviest[at(r)])
+            light = key_index(batch.lightest[at(r)])
             delta[at(r)] = load[at(heavy * WIDTH + r)] - load[at(light * WIDTH + r)]
             for k in range(capacity):
                 item = members[at(r), at(heavy * capacity + k)]
-                lanes.heavy_item[at(k * WIDTH + r)] = item
-                lanes.heavy[at(k * WIDTH + r)] = weight[at(r), at(item)]
+                batch.heavy_item[at(k * WIDTH + r)] = item
+                batch.heavy[at(k * WIDTH + r)] = weight[at(r), at(item)]
                 item = members[at(r), at(light * capacity + k)]
-                lanes.light[at(k * WIDTH + r)] = weight[at(r), at(item)]
-        _best_swaps(capacity, lanes)
+                batch.light[at(k * WIDTH + r)] = weight[at(r), at(item)]
+        _best_swaps(capacity, batch)
         for r in range(num_rows):
-            heavy = key_index(lanes.heaviest[at(r)])
-            light = key_index(lanes.lightest[at(r)])
+            heavy = key_index(batch.heaviest[at(r)])
+            light = key_index(batch.lightest[at(r)])
             swap_if_better(
                 weight[r],
                 delta[r],
-                lanes.best[r],
-                heavy,
-                light,
+                batch.best[r],
                 members[r, heavy * capacity : (heavy + 1) * capacity],
                 members[r, light * capacity : (light + 1) * capacity],
                 pack[r],
@@ -69,7 +71,7 @@ def refine_batch(
 
 @kernel
 def _extreme_packs(load: Floats, num_packs: Int, heaviest: Ints, lightest: Ints) -> None:
-    """Keys of the heaviest and the lightest pack of each row."""
+    """Keys of the heaviest and the lightest pack of each row: `_extreme_packs` of `cpu.py`."""
     for r in range(WIDTH):
         heaviest[at(r)] = NEVER
         lightest[at(r)] = NEVER
@@ -81,12 +83,12 @@ def _extreme_packs(load: Floats, num_packs: Int, heaviest: Ints, lightest: Ints)
 
 
 @kernel
-def _best_swaps(capacity: Int, lanes: Batch) -> None:
-    """Key of the best swap of each row, as `_best_swap` in `packing`.
+def _best_swaps(capacity: Int, batch: Batch) -> None:
+    """Key of the best swap of each row: `_best_swap` of `cpu.py`, by a scan.
 
     The candidates are the lightest item that is at least the target, and the one before it.
     """
-    best, delta, light, around = lanes.best, lanes.delta, lanes.light, lanes.around
+    best, delta, light, around = batch.best, batch.delta, batch.light, batch.around
     for i in range(capacity * WIDTH, (capacity + 3) // 4 * 4 * WIDTH):
         light[at(i)] = NO_ITEM
     for r in range(WIDTH):
@@ -94,7 +96,7 @@ def _best_swaps(capacity: Int, lanes: Batch) -> None:
     for h in range(capacity):
         for r in range(WIDTH):
             half = delta[at(r)] * np.float32(0.5)
-            around[at(r)] = lanes.heavy[at(h * WIDTH + r)] - half
+            around[at(r)] = batch.heavy[at(h * WIDTH + r)] - half
             around[at(WIDTH + r)] = NO_ITEM
             around[at(2 * WIDTH + r)] = NO_ITEM
         for first in range(0, capacity, 4):
@@ -118,8 +120,8 @@ def _best_swaps(capacity: Int, lanes: Batch) -> None:
                 around[at(WIDTH + r)] = below if below > before else before
                 around[at(2 * WIDTH + r)] = above
         for r in range(WIDTH):
-            item = lanes.heavy_item[at(h * WIDTH + r)]
-            weight = lanes.heavy[at(h * WIDTH + r)]
+            item = batch.heavy_item[at(h * WIDTH + r)]
+            weight = batch.heavy[at(h * WIDTH + r)]
             below = around[at(WIDTH + r)]
             above = around[at(2 * WIDTH + r)]
             first_choice = above if above > NO_ITEM else below

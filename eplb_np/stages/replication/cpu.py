@@ -1,6 +1,7 @@
-"""Replica allocation: how many replicas each logical expert of one layer gets.
+"""Replica allocation, row by row: how many replicas each logical expert gets.
 
-Letters: E logical experts, P physical experts (replicas).
+The twins are `simd.py`, for many short rows at once, and `cuda.py`, by the threads of a block.
+Letters: X rows, E logical experts, P physical experts (replicas).
 """
 
 from __future__ import annotations
@@ -14,10 +15,38 @@ from eplb_np.stages.decisions import (
     heaviest_first,
     key_index,
     lightest_first,
-    sainte_lague_quotient,
 )
 from eplb_np.stages.priority_queue.cpu import build_tree, num_leaves, replay_leaf
-from eplb_np.stages.replication.decisions import is_lower, tail_length
+from eplb_np.stages.replication.decisions import grant_quotient, is_lower, tail_length
+
+
+@entry
+def replicate_layers(weight: Floats, phy2log: Ints, rank: Ints, logcnt: Ints) -> None:
+    """Allocate every row of ``weight`` [X, E] to P replicas, in order of logical expert.
+
+    Out: ``phy2log`` [X, P], ``rank`` [X, P], ``logcnt`` [X, E], all int64.
+    """
+    num_layers, num_experts = weight.shape
+    num_phy = phy2log.shape[1]
+    granted = ints(num_phy - num_experts)
+    tree = ints(2 * num_leaves(num_experts))
+    for layer in range(num_layers):
+        count = logcnt[layer]
+        replicate_layer(weight[layer], num_phy, count, granted, tree)
+        slot = 0
+        for e in range(num_experts):
+            for r in range(count[e]):
+                phy2log[layer, slot] = e
+                rank[layer, slot] = r
+                slot += 1
+
+
+@kernel
+def replicate_layer(weight: Floats, num_phy: Int, count: Ints, granted: Ints, tree: Ints) -> None:
+    """Replica counts of one row: allocation with the Sainte-Lague tail, then the fix-up."""
+    num_extra = num_phy - weight.shape[0]
+    allocate_replicas(weight, num_extra, tail_length(num_extra), count, granted, tree)
+    donor_fixup(weight, count)
 
 
 @kernel
@@ -28,56 +57,38 @@ def allocate_replicas(
 
     The first ``num_extra - num_tail`` go by Adams' quotient, the rest by Sainte-Lague's.
 
-    ``weight`` [E] float32; out: ``count`` [E] replicas of each expert, ``granted``
-    [num_extra] the experts in the order of the grants; scratch: ``tree`` [2 * leaves(E)].
-    O(E + num_extra log E).
+    ``weight`` [E] float32; out: ``count`` [E] replicas of each expert, ``granted`` [num_extra]
+    the experts in the order of the grants; scratch: ``tree`` [2 * leaves(E)].
+    O(E + num_extra log E). Twin of `allocate_batch` in `simd.py` and of the function of this name
+    in `cuda.py`.
     """
     num_experts = weight.shape[0]
     leaves = num_leaves(num_experts)
     for e in range(num_experts):
         count[e] = 1
-    if num_extra == 0:
-        return
     for i in range(leaves + num_experts, 2 * leaves):
         tree[i] = NEVER
     num_adams = num_extra - num_tail
-    if num_adams > 0:
-        for e in range(num_experts):
-            tree[leaves + e] = heaviest_first(weight[e], e)
-        build_tree(tree, leaves)
-        for step in range(num_adams):
-            winner = key_index(tree[1])
-            granted[step] = winner
-            count[winner] += 1
-            replay_leaf(
-                tree,
-                leaves,
-                winner,
-                heaviest_first(adams_quotient(weight[winner], count[winner]), winner),
-            )
-    if num_tail > 0:
-        for e in range(num_experts):
-            tree[leaves + e] = heaviest_first(sainte_lague_quotient(weight[e], count[e]), e)
-        build_tree(tree, leaves)
-        for step in range(num_adams, num_extra):
-            winner = key_index(tree[1])
-            granted[step] = winner
-            count[winner] += 1
-            replay_leaf(
-                tree,
-                leaves,
-                winner,
-                heaviest_first(sainte_lague_quotient(weight[winner], count[winner]), winner),
-            )
+    for step in range(num_extra):
+        adams = bool(step < num_adams)
+        if step == 0 or step == num_adams:
+            for e in range(num_experts):
+                tree[leaves + e] = heaviest_first(grant_quotient(weight[e], count[e], adams), e)
+            build_tree(tree, leaves)
+        winner = key_index(tree[1])
+        granted[step] = winner
+        count[winner] += 1
+        key = heaviest_first(grant_quotient(weight[winner], count[winner], adams), winner)
+        replay_leaf(tree, leaves, winner, key)
 
 
 @kernel
 def donor_fixup(weight: Floats, count: Ints) -> bool:
     """Move one replica from the largest average to the smallest, if that lowers the largest.
 
-    It never does: the donor's own average can only grow (docs/algorithm.md has the argument),
-    so the first comparison decides. It is here because the published algorithm has it.
-    Returns whether a replica was moved. O(E).
+    It never does: without a replica, the donor's own average can only grow (docs/algorithm.md has
+    the argument), so the first comparison decides. It is here because the published algorithm has
+    it. Returns whether a replica was moved. O(E). Twin of the function of this name in `cuda.py`.
     """
     num_experts = weight.shape[0]
     heaviest: Int = NEVER
@@ -103,32 +114,3 @@ def donor_fixup(weight: Floats, count: Ints) -> bool:
     count[donor] -= 1
     count[receiver] += 1
     return True
-
-
-@kernel
-def replicate_layer(weight: Floats, num_phy: Int, count: Ints, granted: Ints, tree: Ints) -> None:
-    """Replica counts of one layer: allocation with the Sainte-Lague tail, then the fix-up."""
-    num_extra = num_phy - weight.shape[0]
-    allocate_replicas(weight, num_extra, tail_length(num_extra), count, granted, tree)
-    donor_fixup(weight, count)
-
-
-@entry
-def replicate_layers(weight: Floats, phy2log: Ints, rank: Ints, logcnt: Ints) -> None:
-    """Allocate every row of ``weight`` [X, E] to P replicas, in order of logical expert.
-
-    Out: ``phy2log`` [X, P], ``rank`` [X, P], ``logcnt`` [X, E], all int64.
-    """
-    num_layers, num_experts = weight.shape
-    num_phy = phy2log.shape[1]
-    granted = ints(num_phy - num_experts)
-    tree = ints(2 * num_leaves(num_experts))
-    for layer in range(num_layers):
-        count = logcnt[layer]
-        replicate_layer(weight[layer], num_phy, count, granted, tree)
-        slot = 0
-        for e in range(num_experts):
-            for r in range(count[e]):
-                phy2log[layer, slot] = e
-                rank[layer, slot] = r
-                slot += 1

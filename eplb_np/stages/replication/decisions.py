@@ -1,4 +1,7 @@
-"""How long the tail is, and when the fix-up gains."""
+"""Who gets the next replica, how long the tail is, and when the fix-up brings a gain.
+
+All forms of replica allocation share these: `cpu.py`, `simd.py` and `cuda.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import numpy as np
 
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Int
+from eplb_np.stages.decisions import adams_quotient, sainte_lague_quotient
 
 FIXUP_MARGIN = 1e-12
 
@@ -14,6 +18,12 @@ FIXUP_MARGIN = 1e-12
 def tail_length(num_extra: Int) -> Int:
     """How many of the extra replicas the Sainte-Lague tail grants: the last tenth, at least 1."""
     return max(1, num_extra // 10) if num_extra > 0 else 0
+
+
+@kernel
+def grant_quotient(weight: np.float32, count: Int, adams: bool) -> np.float32:
+    """Quotient with which an expert that has ``count`` replicas competes for the next one."""
+    return adams_quotient(weight, count) if adams else sainte_lague_quotient(weight, count)
 
 
 @kernel

@@ -1,1 +1,1 @@
-"""Stable sort of loads, heaviest first."""
+"""Stable sort of loads, heaviest first: `cpu.py`, `simd.py`, `cuda.py`."""

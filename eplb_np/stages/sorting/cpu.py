@@ -1,12 +1,17 @@
-"""Stable sort of loads, heaviest first."""
+"""Stable sort of loads, heaviest first: a radix sort.
+
+The twins are `simd.py`, a network for many short rows at once, and `cuda.py`, by the threads of a
+block. Letters: n loads.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Floats, Int, Ints
-from eplb_np.stages.decisions import INDEX_MASK, at, load_bits
+from eplb_np.stages.decisions import INDEX_MASK, KEY_SHIFT, LOAD_MASK, load_bits
 
 RADIX_BITS = 8
 
@@ -20,32 +25,32 @@ LOAD_DIGITS = np.int64(4)  # of RADIX_BITS bits in a float32
 HISTOGRAM_SIZE = LOAD_DIGITS * RADIX
 
 
-INDEX_BITS = 32
-
-
-SMALL = 512
-"""Up to here two coarse passes and a touch of insertion beat four full passes (by 1.3 to 2)."""
+MOST_COARSELY_SORTED = 512
+"""Up to this many loads, two coarse passes and a little insertion beat four full passes, by a
+factor of 1.3 to 2."""
 
 
 @kernel
 def sort_descending(load: Floats, order: Ints, keys: Ints, spare: Ints, histogram: Ints) -> None:
-    """Write the indices of ``load``, heaviest first, ties to the lower index, to ``order``.
+    """Write the indices of ``load`` [n], heaviest first, to ``order`` [n].
 
-    Linear in the number of loads. ``keys`` and ``spare`` (int64) hold as many entries as
-    ``load``, ``histogram`` (int64) holds ``HISTOGRAM_SIZE``.
+    A tie goes to the lower index. Scratch: ``keys`` [n], ``spare`` [n] and ``histogram``
+    [HISTOGRAM_SIZE], all int64. O(n).
     """
     n = load.shape[0]
     heaviest: Int = np.int64(0)
-    lightest: Int = np.int64(0x7FFFFFFF)
+    lightest: Int = LOAD_MASK
     for i in range(n):
         bits = load_bits(load[i])
         heaviest = max(heaviest, bits)
         lightest = min(lightest, bits)
     for i in range(n):
-        keys[i] = ((heaviest - load_bits(load[i])) << INDEX_BITS) | i
-    if n > SMALL or not _sort_coarsely(keys, n, heaviest - lightest, spare, histogram):
+        keys[i] = ((heaviest - load_bits(load[i])) << KEY_SHIFT) | i
+    if n > MOST_COARSELY_SORTED or not _sort_coarsely(
+        keys, n, heaviest - lightest, spare, histogram
+    ):
         for i in range(n):
-            keys[i] = ((heaviest - load_bits(load[i])) << INDEX_BITS) | i
+            keys[i] = ((heaviest - load_bits(load[i])) << KEY_SHIFT) | i
         _radix_sort(keys, n, spare, histogram)
     for i in range(n):
         order[i] = keys[i] & INDEX_MASK
@@ -53,27 +58,27 @@ def sort_descending(load: Floats, order: Ints, keys: Ints, spare: Ints, histogra
 
 @kernel
 def _radix_sort(keys: Ints, n: Int, spare: Ints, histogram: Ints) -> None:
-    """Least significant digit first, over the load's bits; the index order makes it stable."""
+    """Sort by the digits of the loads' bits, the least significant first; each pass is stable."""
     for i in range(HISTOGRAM_SIZE):
         histogram[i] = 0
     for i in range(n):
-        bits = keys[i] >> INDEX_BITS
+        bits = keys[i] >> KEY_SHIFT
         for digit in range(LOAD_DIGITS):
             histogram[digit * RADIX + ((bits >> (digit * RADIX_BITS)) & (RADIX - 1))] += 1
     for digit in range(LOAD_DIGITS):
         _positions(histogram, digit * RADIX, np.int64(RADIX))
     source, target = keys, spare
     for digit in range(LOAD_DIGITS):
-        shift = INDEX_BITS + digit * RADIX_BITS
+        shift = KEY_SHIFT + digit * RADIX_BITS
         _scatter(source, target, n, shift, RADIX - 1, histogram, digit * RADIX)
         source, target = target, source
 
 
 @kernel
 def _sort_coarsely(keys: Ints, n: Int, span: Int, spare: Ints, histogram: Ints) -> bool:
-    """Sort by the leading bits of the range that the loads really span, then mend by insertion.
+    """Sort by the leading bits of the range that the loads span, then finish by insertion.
 
-    False, with ``keys`` in disorder, when the loads are so clumped that insertion would take
+    Returns False, with ``keys`` out of order, if the loads are so clustered that insertion takes
     more than a few moves per key.
     """
     digit_bits = 5 if n <= 128 else 6
@@ -84,13 +89,13 @@ def _sort_coarsely(keys: Ints, n: Int, span: Int, spare: Ints, histogram: Ints) 
     for i in range(2 * buckets):
         histogram[i] = 0
     for i in range(n):
-        bits = keys[i] >> (INDEX_BITS + shift)
+        bits = keys[i] >> (KEY_SHIFT + shift)
         histogram[bits & (buckets - 1)] += 1
         histogram[buckets + (bits >> digit_bits)] += 1
     _positions(histogram, np.int64(0), buckets)
     _positions(histogram, buckets, buckets)
-    _scatter(keys, spare, n, INDEX_BITS + shift, buckets - 1, histogram, np.int64(0))
-    _scatter(spare, keys, n, INDEX_BITS + shift + digit_bits, buckets - 1, histogram, buckets)
+    _scatter(keys, spare, n, KEY_SHIFT + shift, buckets - 1, histogram, np.int64(0))
+    _scatter(spare, keys, n, KEY_SHIFT + shift + digit_bits, buckets - 1, histogram, buckets)
     moves_left = 8 * n
     for i in range(1, n):
         key = keys[i]
@@ -119,7 +124,7 @@ def _positions(histogram: Ints, start: Int, buckets: Int) -> None:
 def _scatter(
     source: Ints, target: Ints, n: Int, shift: Int, mask: Int, histogram: Ints, start: Int
 ) -> None:
-    """Stable distribution of keys into their buckets."""
+    """Distribute the keys into their buckets, keeping the order within each."""
     for i in range(n):
         key = source[i]
         bucket = at(start + ((key >> shift) & mask))

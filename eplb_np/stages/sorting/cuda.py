@@ -1,4 +1,7 @@
-"""Sorts of keys by the threads of a block."""
+"""Sort of keys by the threads of a block: by rank if they are few, else in a network.
+
+Twin of `cpu.py` and `simd.py`, which sort loads by the same keys.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,21 @@ import numpy as np
 
 from eplb_np._cuda.jit import device, sync
 from eplb_np._cuda.team import Team, power_of_two, smaller
+from eplb_np._numba.indexing import at
 from eplb_np._numba.types import Int, Ints
-from eplb_np.stages.decisions import NEVER, at
+from eplb_np.stages.decisions import NEVER
 
 MOST_RANKED = 128
-"""So many keys, at most, each thread compares with its own to find their ranks; a network sorts
-more with fewer comparisons, but waits more often."""
+"""Up to this many keys, each thread compares its own with all others to find its rank. For more,
+a network takes fewer comparisons, but waits more often."""
 
 
 @device
 def sort_keys(queues: Ints, now: Int, after: Int, count: Int, team: Team) -> None:
-    """Sort the keys from ``queues[after]`` on, ascending, to where ``queues[now]`` begins.
+    """Sort the keys that begin at ``queues[after]``, ascending, to where ``queues[now]`` begins.
 
-    Keys carry their index, so no two are equal. There must be room for 3 keys more at ``after``,
-    and at ``now`` for as many as make a power of two.
+    Keys carry their index, so no two are equal. There must be room for 3 more keys at ``after``,
+    and for the next power of two at ``now``.
     """
     if team.thread < 3:
         queues[at(after + count + team.thread)] = NEVER
@@ -32,7 +36,7 @@ def sort_keys(queues: Ints, now: Int, after: Int, count: Int, team: Team) -> Non
 
 @device
 def sort_by_rank(queues: Ints, now: Int, after: Int, count: Int, team: Team) -> None:
-    """Sort few keys: each thread counts the keys that are smaller than its own."""
+    """Sort few keys: each thread counts the keys smaller than its own."""
     i = team.thread
     while i < count:
         key = queues[at(after + i)]
@@ -43,10 +47,10 @@ def sort_by_rank(queues: Ints, now: Int, after: Int, count: Int, team: Team) -> 
 
 @device
 def rank_of(key: Int, queues: Ints, first: Int, count: Int, team: Team) -> Int:
-    """Count the keys that are smaller than one: four in a turn, as they are read side by side.
+    """Count the keys smaller than ``key``, four at a time, because they are read side by side.
 
-    The compiler must not know the step: it would write out 64 keys, and for want of registers
-    read them one by one.
+    The compiler must not know the step. It would unroll the loop to 64 keys, run out of registers
+    and read them one by one.
     """
     rank: Int = np.int64(0)
     step = smaller(team.size, np.int64(4))

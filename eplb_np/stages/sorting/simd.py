@@ -1,22 +1,26 @@
-"""Stable sort in SIMD batches."""
+"""Stable sort of many short rows, in SIMD batches: a sorting network.
+
+Twin of `cpu.py`, which sorts one row, and of `cuda.py`. Letters: X rows of n loads each.
+"""
 
 from __future__ import annotations
 
+from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Floats, Int, Ints
-from eplb_np.stages.decisions import INDEX_MASK, at, heaviest_first
+from eplb_np.stages.decisions import INDEX_MASK, heaviest_first
 from eplb_np.stages.simd_batch import WIDTH, Batch
 
 
 @kernel
-def sort_batch(num_rows: Int, load: Floats, order: Ints, lanes: Batch) -> None:
+def sort_batch(num_rows: Int, load: Floats, order: Ints, batch: Batch) -> None:
     """`sort_descending` for every row of ``load`` [X, n]; out: ``order`` [X, n].
 
     Batcher's merge exchange (Knuth, The Art of Computer Programming, vol. 3, 5.2.2, algorithm M):
-    which keys it compares does not depend on them. O(X n log(n)^2).
+    which keys it compares does not depend on the keys. O(X n log(n)^2).
     """
     num_items = load.shape[1]
-    key = lanes.key
+    key = batch.key
     for r in range(num_rows):
         for i in range(num_items):
             key[at(i * WIDTH + r)] = heaviest_first(load[at(r), at(i)], i)

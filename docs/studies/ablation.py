@@ -1,12 +1,12 @@
 """What the parts of the hybrid policy do to balancedness.
 
-    python docs/ablation.py [LOADS ...]
+    python docs/studies/ablation.py [LOADS ...]
 
 Plans every deployment in four ways, composed from the public stages: replicas allocated by Adams'
 quotient alone or with the Sainte-Lague tail, packed without refinement or with it. LOADS are files
-as `eplb-np plan` reads them; without any, it is the load that ships with the package.
+that `eplb-np plan` can read; by default, the load that ships with the package.
 
-Balancedness is on the load that was planned from, and its mean over the files. The last column
+Balancedness is on the load that the plan was made from, averaged over the files. The last column
 counts the rows (one for each layer and node) in which the donor fix-up moved a replica.
 """
 
@@ -25,20 +25,16 @@ from eplb_np.io.loads import read_loads, select_moe_layers
 from eplb_np.stages.priority_queue.cpu import num_leaves
 from eplb_np.stages.replication.cpu import allocate_replicas, donor_fixup
 from eplb_np.stages.replication.decisions import tail_length
+from eplb_np.workloads.deployments import DEPLOYMENTS
 
 Load = NDArray[np.floating[Any]]
 Counts = NDArray[np.int64]
 
-DEPLOYMENTS = (  # replicas, GPUs, nodes, groups
-    (288, 32, 4, 8),
-    (288, 72, 1, 1),
-    (320, 64, 1, 1),
-    (288, 32, 1, 1),
-)
+PLANNED = ("288/8/4/32", "288 global 72", "320 global 64", "288 global 32")
 
 
 class Variant(NamedTuple):
-    """The hybrid policy, parts of it left out; with both parts it is the policy itself."""
+    """The hybrid policy with parts left out; with both parts it is the policy itself."""
 
     tail: bool
     refine: bool
@@ -48,7 +44,7 @@ VARIANTS = tuple(Variant(tail, refine) for tail in (False, True) for refine in (
 
 
 class Planned(NamedTuple):
-    """A plan, and how often the fix-up had a part in it."""
+    """A plan, and in how many rows the fix-up moved a replica."""
 
     plan: eplb_np.Plan
     num_fixups: int
@@ -115,8 +111,8 @@ def print_table(loads: Sequence[Load]) -> None:
     """Print every deployment and variant as a row of a Markdown table."""
     print("| replicas / GPUs / nodes / groups | tail | refinement | GPU | replica | fix-ups kept |")
     print("|---|---|---|---|---|---|")
-    for sizes in DEPLOYMENTS:
-        num_replicas, num_gpus, num_nodes, num_groups = sizes
+    for name in PLANNED:
+        num_replicas, num_groups, num_nodes, num_gpus = DEPLOYMENTS[name].sizes
         for variant in VARIANTS:
             gpu, replica, num_fixups = [], [], 0
             for load in loads:
@@ -129,7 +125,7 @@ def print_table(loads: Sequence[Load]) -> None:
                 num_fixups += planned.num_fixups
             num_rows = sum(map(len, loads)) * num_nodes
             cells = (
-                " / ".join(map(str, sizes)),
+                f"{num_replicas} / {num_gpus} / {num_nodes} / {num_groups}",
                 "yes" if variant.tail else "no",
                 "yes" if variant.refine else "no",
                 f"{np.mean(gpu):.4f}",

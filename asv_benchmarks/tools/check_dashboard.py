@@ -1,10 +1,10 @@
-"""Look at the published dashboard in a real browser that cannot reach the web.
+"""Check the published dashboard in a real browser that cannot reach the web.
 
-    python asv_benchmarks/check_dashboard.py [--screenshots FOLDER]
+    python asv_benchmarks/tools/check_dashboard.py [--screenshots FOLDER]
 
-Opens the grid of all benchmarks, the list of them, and the page of one, and fails unless each
-draws what it is for, without an error in the console and without asking another host for
-anything. Skips, with the reason, where there is no Chromium.
+Opens the grid of all benchmarks, the list of them, and the page of one. Fails unless each draws its
+content without an error in the console and without a request to another host. Skips, with the
+reason, if Chromium is not installed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-HTML = Path(__file__).parent / "html"
+HTML = Path(__file__).parents[1] / "html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless",
@@ -58,8 +58,8 @@ COUNT_PLOTS = """
 }).length
 """
 COLOURED = "Math.max(red, green, blue) - Math.min(red, green, blue) > 40"  # a curve, not an axis
-PAGES = {  # address, and what counts the things drawn
-    # A benchmark of one commit has an empty frame in the grid.
+PAGES = {  # address, and an expression that counts what is drawn
+    # A benchmark with results for one commit only has an empty frame in the grid.
     "grid": ("", COUNT_PLOTS % ("#summarygrid-display", "true")),
     "list": ("summarylist", "document.querySelectorAll('#summarylist-body tbody tr').length"),
     "graph": ("{benchmark}", COUNT_PLOTS % ("#main-graph", COLOURED)),
@@ -68,7 +68,7 @@ USUAL_BENCHMARK = "plans.MakePlan.time_make_plan"
 
 
 def measured_benchmark() -> str:
-    """Return the name of a benchmark that has a result to draw, the usual one if it has."""
+    """Return the name of a benchmark that has a result to draw, if possible the usual one."""
     files = (HTML / "graphs" / "summary").glob("*.json")
     for file in sorted(files, key=lambda file: (file.stem != USUAL_BENCHMARK, file.stem)):
         if any(value is not None for _, value in json.loads(file.read_text())):
@@ -77,7 +77,7 @@ def measured_benchmark() -> str:
 
 
 class Browser:
-    """Chromium's own protocol, spoken over two pipes: JSON messages that end with a zero."""
+    """Chromium's own protocol over two pipes: JSON messages that end with a zero byte."""
 
     def __init__(self, commands: int, messages: int) -> None:
         self._commands = commands
@@ -88,7 +88,7 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def open_page(self) -> None:
-        """Make a page, which the calls that follow are about."""
+        """Make a page, to which all later calls apply."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -117,10 +117,10 @@ class Browser:
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._unread:
             if not select.select([self._messages], [], [], TIMEOUT)[0]:
-                raise TimeoutError(f"the browser said nothing for {TIMEOUT} s")
+                raise TimeoutError(f"no message from the browser for {TIMEOUT} s")
             received = os.read(self._messages, 1 << 16)
             if not received:
-                raise ConnectionError("the browser has gone")
+                raise ConnectionError("the browser has closed the connection")
             self._unread += received
         message, self._unread = self._unread.split(b"\0", 1)
         return json.loads(message)
@@ -153,7 +153,7 @@ def running_browser(program: str) -> Iterator[Browser]:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve a folder on this machine, and give its address."""
+    """Serve a folder on this machine, and yield its address."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -179,7 +179,7 @@ def look_at(browser: Browser, address: str, count_drawn: str) -> list[str]:
     end = time.monotonic() + TIMEOUT
     while not browser.evaluate(count_drawn) and time.monotonic() < end:
         time.sleep(0.2)
-    time.sleep(0.5)  # for what comes late
+    time.sleep(0.5)  # for late errors and requests
     drawn = browser.evaluate(count_drawn)
     problems = list(complaints(browser.events))
     if not drawn:
@@ -199,7 +199,7 @@ def complaints(events: list[dict[str, Any]]) -> Iterator[str]:
                 yield " ".join(str(a.get("value", a.get("description"))) for a in params["args"])
             case "Log.entryAdded" if params["entry"]["level"] == "error":
                 entry = params["entry"]
-                # asv publishes no graph of a benchmark without results, and asks for it.
+                # asv publishes no graph of a benchmark without results, but requests it.
                 if not urlsplit(entry.get("url", "")).path.startswith("/graphs/"):
                     yield f"{entry['text']} {entry.get('url', '')}"
             case "Network.requestWillBeSent":
@@ -209,13 +209,13 @@ def complaints(events: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Look at every page and say how it went."""
+    """Check every page and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--screenshots", type=Path, help="folder to write pictures into")
-    parser.add_argument("--benchmark", help="the one to open; by default one with results")
+    parser.add_argument("--benchmark", help="benchmark to open; by default one with results")
     arguments = parser.parse_args()
     if not (HTML / "index.html").exists():
-        sys.exit(f"{HTML / 'index.html'} is not there: run `make dashboard` first")
+        sys.exit(f"{HTML / 'index.html'} does not exist: run `make dashboard` first")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         print(f"skipped: none of {', '.join(BROWSERS)} is installed")

@@ -1,19 +1,19 @@
-"""What planning from history and mending give on traces, against planning anew, and the ceiling.
+"""What history and mending gain on traces, compared with planning from scratch and the ceiling.
 
-    python docs/replays.py [--loads FOLDER] [--seeds 5] [--windows 64] [--traces ramps]
-    python docs/replays.py --lost-gpu | --speeds [--loads FOLDER]
+    python docs/studies/replays.py [--loads FOLDER] [--seeds 5] [--windows 64] [--traces ramps]
+    python docs/studies/replays.py --lost-gpu | --speeds [--loads FOLDER]
 
-Draws traces of four scenarios around some workloads, the recorded loads in FOLDER (files as
-`eplb-np plan` reads them) or, without it, synthetic ones, and replays them on three deployments.
-From the 9th window on, a plan is made before every window and judged on the window itself. Prints
-a Markdown table: means over the seeds, and in brackets the worst seed. Points are hundredths of
+Draws traces of four scenarios around some workloads: the recorded loads in FOLDER (files that
+`eplb-np plan` can read) or, by default, synthetic ones. Replays them on three deployments. From the
+9th window on, a plan is made before every window and judged on the window itself. Prints a Markdown
+table of means over the seeds, with the worst seed in brackets. Points are hundredths of
 balancedness above DeepSeek's policy on the last 8 windows, which is what serving stacks do. Times
-are medians over windows and seeds, and in brackets that over the seeds of the slowest replan.
+are medians over windows and seeds; in brackets is the median over seeds of the slowest replan.
 
-With `--lost-gpu` it prints instead what it takes to do without a GPU, and to have it back; with
-`--speeds`, how far above the lower bound plans for GPUs of different speeds end.
+With `--lost-gpu` it prints instead what losing a GPU takes, and getting it back; with `--speeds`,
+how far above the lower bound plans for GPUs of different speeds end.
 
-Balance and moves are deterministic; the times are those of one thread on this machine.
+Balance and moves are deterministic. The times are for one thread on the machine that ran it.
 """
 
 from __future__ import annotations
@@ -40,30 +40,27 @@ from eplb_np.replay import (
     replanning,
     replay,
 )
+from eplb_np.workloads.deployments import DEPLOYMENTS
 from eplb_np.workloads.traces import Scenario
 
 LOOKBACK = 8
 LOST_GPU = 5
-TOTALS = (1000, 2000, 3000, 4000)  # fetches to make do with when a GPU is lost
+TOTALS = (1000, 2000, 3000, 4000)  # limits on fetches when a GPU is lost
 NUM_PROFILES = 6  # as many as there are recordings
 SCENARIOS: tuple[Scenario, ...] = ("switches", "drift", "stationary", "decode")
-DEPLOYMENTS = {  # replicas, GPUs, nodes, groups
-    "288 global 32": (288, 32, 1, 1),
-    "288 global 72": (288, 72, 1, 1),
-    "288/8/4/32": (288, 32, 4, 8),
-}
+REPLAYED = ("288 global 32", "288 global 72", "288/8/4/32")
 MILLISECONDS = 20.0
 
 
 class Goal(NamedTuple):
-    """What a replay should reach: least points above DeepSeek's policy, most % of slots moved."""
+    """Goals: the least points above DeepSeek's policy, the most slots moved, in %."""
 
     points: float
     moved: float
 
 
 GOALS = {
-    scenario: dict(zip(DEPLOYMENTS, map(Goal, points, moved), strict=True))
+    scenario: dict(zip(REPLAYED, map(Goal, points, moved), strict=True))
     for scenario, points, moved in (
         ("switches", (1.5, 2.5, 0.5), (2, 5, 2)),
         ("drift", (-0.2, -0.2, -0.2), (2, 6, 2)),
@@ -85,7 +82,7 @@ class Cell(NamedTuple):
         return 100 * (self.replays[planner].balancedness - deepseek)
 
     def lost_at_switches(self) -> float:
-        """Points that the windows cost which begin a workload that nobody could know of."""
+        """Points lost in the windows in which a new workload begins, which nobody can foresee."""
         mended, ceiling = self.replays["mended"], self.replays["ceiling"]
         first = [switch - LOOKBACK for switch in self.switches]
         longest = mended.longest_time.copy()
@@ -93,7 +90,7 @@ class Cell(NamedTuple):
         return 100 * (float(mended.mean_time.sum() / longest.sum()) - mended.balancedness)
 
     def moved(self, planner: str) -> float:
-        """Per cent of all slots that are fetched at a replan."""
+        """Percentage of all slots that are fetched at a replan."""
         return 100 * self.replays[planner].moved_share
 
 
@@ -106,12 +103,12 @@ def read_profiles(folder: Path | None) -> NDArray[np.float64]:
 
 
 def topology_of(deployment: str, num_experts: int) -> eplb_np.Topology:
-    """Sizes of one of `DEPLOYMENTS`."""
-    return eplb_np.Topology(num_experts, *DEPLOYMENTS[deployment])
+    """Topology of one of `DEPLOYMENTS`, for that many experts."""
+    return replace(DEPLOYMENTS[deployment].topology, num_experts=num_experts)
 
 
 def from_forecast(topology: eplb_np.Topology) -> Planner:
-    """Plan anew from the forecast: what history is worth without mending."""
+    """Plan from scratch from the forecast: what history is worth without mending."""
 
     def plan(history: NDArray[np.float32], current: eplb_np.Plan | None) -> eplb_np.Plan:
         return eplb_np.make_plan(history, topology, policy="refined")
@@ -120,7 +117,7 @@ def from_forecast(topology: eplb_np.Topology) -> Planner:
 
 
 def planners(topology: eplb_np.Topology, trace: workloads.LoadTrace) -> dict[str, Planner]:
-    """All that are compared."""
+    """All planners that are compared, by name."""
     return {
         "never": once(topology),
         "deepseek": replanning(topology, "deepseek", LOOKBACK),
@@ -149,7 +146,7 @@ def table_row(scenario: str, deployment: str, cells: Sequence[Cell]) -> str:
     moved = [cell.moved("mended") for cell in cells]
     times = [1e3 * cell.replays["mended"].seconds for cell in cells]
     time = float(np.median(times))
-    slowest = float(np.median(np.max(times, axis=1)))  # a median, as others use the machine too
+    slowest = float(np.median(np.max(times, axis=1)))  # other programs disturb single runs
     missed = {
         "balance": goal is not None and statistics.mean(points) < goal.points,
         "moves": goal is not None and statistics.mean(moved) > goal.moved,
@@ -213,39 +210,38 @@ def print_table(
             workloads.scenario_trace(scenario, profiles, num_windows=num_windows, seed=seed)
             for seed in range(num_seeds)
         ]
-        for deployment in DEPLOYMENTS:
+        for deployment in REPLAYED:
             topology = topology_of(deployment, profiles.shape[2])
             cells = [replay_all(topology, trace) for trace in traces]
             print(table_row(scenario, deployment, cells), flush=True)
 
 
 def placement_of(plan: eplb_np.Plan) -> str:
-    """Placement, with one node called global as in the names of the deployments."""
+    """Placement; with one node it is global, as in the names of the deployments."""
     return "global" if plan.topology.num_nodes == 1 else plan.placement
 
 
 def print_lost_gpu(profiles: NDArray[Any]) -> None:
-    """Lose a GPU after ten windows of a steady load, do without it for one, and get it back.
+    """Lose a GPU after ten windows of a steady load, run without it for one, and get it back.
 
-    Totals are left out that are more than mending fetches without one.
+    Totals above what mending fetches without a limit are left out.
     """
-    columns = ("deployment", "change", "placement", "gets a seat", "fetched", "balancedness")
+    columns = ("deployment", "change", "placement", "placed again", "fetched", "balancedness")
     print(f"| {' | '.join(columns)} |")
     print(f"|---|---|---|{'--:|' * 3}")
     trace = workloads.scenario_trace("stationary", profiles, num_windows=13)
-    deployments = DEPLOYMENTS | {"320/8/4/32": (320, 32, 4, 8)}
-    for deployment, sizes in deployments.items():
-        topology = eplb_np.Topology(profiles.shape[2], *sizes)
+    for deployment in (*REPLAYED, "320/8/4/32"):
+        topology = topology_of(deployment, profiles.shape[2])
         history, after = trace.load[:10], trace.load[10]
         others = [gpu for gpu in range(topology.num_gpus) if gpu != LOST_GPU]
         plan = eplb_np.make_plan(history, topology, policy="refined")
-        seats_only = eplb_np.MoveLimits(total=0)
+        repair_only = eplb_np.MoveLimits(total=0)
         options: dict[str, Any] = {"policy": "refined", "active_gpus": others}
-        seated = eplb_np.make_plan(history, current=plan, limits=seats_only, **options)
+        repaired = eplb_np.make_plan(history, current=plan, limits=repair_only, **options)
         mended = eplb_np.make_plan(history, current=plan, **options)
-        anew = eplb_np.make_plan(history, topology, **options)
+        from_scratch = eplb_np.make_plan(history, topology, **options)
         back = eplb_np.make_plan(history, topology, current=mended, policy="refined")
-        changes = {"lost, seats only": (plan, seated)}
+        changes = {"lost, repaired only": (plan, repaired)}
         for total in TOTALS:
             if total < mended.moves_from(plan).num_fetched:
                 limits = eplb_np.MoveLimits(total=total)
@@ -257,14 +253,15 @@ def print_lost_gpu(profiles: NDArray[Any]) -> None:
             changes["lost, mended globally"] = (
                 plan, eplb_np.make_plan(history, flat, current=plan, **options)
             )  # fmt: skip
-        changes |= {"lost, planned anew": (plan, anew), "back, mended": (mended, back)}
+        changes["lost, planned from scratch"] = (plan, from_scratch)
+        changes["back, mended"] = (mended, back)
         print(f"| {deployment} | | {placement_of(plan)} | | | {plan.balancedness(after):.4f} |")
         for change, (old, new) in changes.items():
             moves = new.moves_from(old)
-            seats = int((moves.source_gpu < 0).sum())
+            lost = int((moves.source_gpu < 0).sum())
             balance = new.balancedness(after)
             print(
-                f"| {deployment} | {change} | {placement_of(new)} | {seats} | {moves.num_fetched} "
+                f"| {deployment} | {change} | {placement_of(new)} | {lost} | {moves.num_fetched} "
                 f"| {balance:.4f} |"
             )
 
@@ -274,7 +271,9 @@ def print_speeds(profiles: NDArray[Any]) -> None:
     columns = ("deployment", "speeds", "% above the bound", "worst layer, %")
     print(f"| {' | '.join(columns)} |")
     print("|---|---|--:|--:|")
-    for deployment, (num_replicas, num_gpus, num_nodes, num_groups) in DEPLOYMENTS.items():
+    for deployment in REPLAYED:
+        plain = topology_of(deployment, profiles.shape[2])
+        num_gpus = plain.num_gpus
         half = num_gpus // 2
         spread = np.random.default_rng(0).normal(0, 0.1, num_gpus)
         speeds = {
@@ -285,10 +284,7 @@ def print_speeds(profiles: NDArray[Any]) -> None:
             "first half 1, others 1.5": [1.0] * half + [1.5] * half,
         }
         for name, gpu_speeds in speeds.items():
-            topology = eplb_np.Topology(
-                profiles.shape[2], num_replicas, num_gpus, num_nodes, num_groups,
-                gpu_speeds=gpu_speeds,
-            )  # fmt: skip
+            topology = replace(plain, gpu_speeds=gpu_speeds)
             plans = [eplb_np.make_plan(load, topology, policy="refined") for load in profiles]
             longest, bound = np.array(
                 [

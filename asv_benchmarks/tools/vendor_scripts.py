@@ -1,12 +1,12 @@
 """Give the published dashboard its own copies of the scripts that its page loads from the web.
 
-    python asv_benchmarks/vendor_scripts.py
+    python asv_benchmarks/tools/vendor_scripts.py
 
-Run after ``asv publish``, which writes the page anew. Without them the page is blank wherever
+Run this after ``asv publish``, which rewrites the page. Without these copies the page is blank when
 it is read offline, from a disk, or behind a firewall.
 
-The scripts are fetched with ``npm pack``, in fixed versions and checked against their digests,
-and not kept in the repository: 400 KB of other people's code that only the dashboard needs.
+The scripts are fetched with ``npm pack``, in fixed versions, and checked against their digests.
+They are not kept in the repository: 400 KB of other people's code that only the dashboard needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-HTML = Path(__file__).parent / "html"
+HTML = Path(__file__).parents[1] / "html"
 FOLDER = "vendor"
 
 
@@ -94,10 +94,10 @@ ABOUT_THE_ADDRESS = re.compile(r'\s(integrity|crossorigin|referrerpolicy)="[^"]*
 
 
 def main() -> None:
-    """Fetch the scripts and have the page load them."""
+    """Fetch the scripts and make the page load them."""
     page = HTML / "index.html"
     if not page.exists():
-        sys.exit(f"{page} is not there: run `asv publish` first")
+        sys.exit(f"{page} does not exist: run `asv publish` first")
     text, names = with_own_copies(page.read_text())
     unknown = [name for name in names if name not in SCRIPTS]
     if unknown:
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def with_own_copies(page: str) -> tuple[str, list[str]]:
-    """Return the page with every address on the web replaced, and the files it then needs."""
+    """Return the page with every web address replaced, and the files it then needs."""
     names = []
 
     def replace(tag: re.Match[str]) -> str:
@@ -123,7 +123,7 @@ def with_own_copies(page: str) -> tuple[str, list[str]]:
 
 
 def fetch(names: list[str]) -> None:
-    """Write scripts into the dashboard's folder of them, or exit with the reason."""
+    """Write scripts into the dashboard's folder, or exit with the reason."""
     (HTML / FOLDER).mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as downloads:
         archives = {}
@@ -134,17 +134,19 @@ def fetch(names: list[str]) -> None:
             with tarfile.open(archives[script.package]) as archive:
                 content = archive.extractfile(f"package/{script.path}").read()
             if hashlib.sha256(content).hexdigest() != script.sha256:
-                sys.exit(f"{script.path} of {script.package} is not the file it was: not used")
+                sys.exit(f"{script.path} of {script.package} has an unexpected digest: not used")
             (HTML / FOLDER / name).write_bytes(content)
 
 
 def download(package: str, folder: Path) -> Path:
-    """Fetch a package's archive with npm, which keeps it for the next time."""
+    """Fetch a package's archive with npm, which caches it."""
     command = ["npm", "pack", "--silent", "--prefer-offline", package]
     try:
         done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     except FileNotFoundError:
-        sys.exit("npm is not installed: the dashboard's page loads its scripts from the web")
+        sys.exit(
+            "npm is not installed, so the dashboard's page still loads its scripts from the web"
+        )
     except subprocess.CalledProcessError as error:
         sys.exit(f"npm could not fetch {package}: {error.stderr.strip()}")
     return folder / done.stdout.split()[-1]

@@ -1,9 +1,9 @@
 """Draw the pictures of `production.md`, from the synthetic traces of `replays.py`.
 
-    python docs/pictures.py [FOLDER]
+    python docs/studies/pictures.py [FOLDER]
 
 Writes SVG files into FOLDER, by default `docs/pictures`. The same Matplotlib writes the same
-bytes. Backgrounds are transparent, and all colours can be told apart on white and on black.
+bytes. Backgrounds are transparent, and all colours are distinguishable on white and on black.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from eplb_np.workloads.traces import Scenario
 DEPLOYMENT = "288 global 72"
 SEED = 1
 PRICES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # in mean GPU loads
-INK = "#7d7d7d"  # text that is read on white and on black
+INK = "#7d7d7d"  # readable on white and on black
 LINES: dict[str, dict[str, Any]] = {
     "ceiling": {"color": "#2f9e6e", "linestyle": (0, (1, 1)), "label": "ceiling: the future known"},
     "mended": {"color": "#3a8ee6", "linewidth": 2.0, "label": "mended"},
     "deepseek": {
         "color": "#e0762f",
         "linestyle": (0, (5, 1.5)),
-        "label": f"planned anew (deepseek, last {LOOKBACK} windows)",
+        "label": f"from scratch (deepseek, last {LOOKBACK} windows)",
     },
     "never": {"color": "#9a86c9", "linestyle": (0, (6, 1, 1, 1)), "label": "never replanned"},
 }
@@ -68,7 +68,7 @@ STYLE = {
 
 
 def new_picture(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
-    """One pair of axes."""
+    """Make an empty picture with one pair of axes."""
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(xlabel)
@@ -77,14 +77,14 @@ def new_picture(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
 
 
 def mark_switches(axes: Any, trace: workloads.LoadTrace) -> None:
-    """Draw a line where another workload begins."""
+    """Draw a line at each window in which another workload begins."""
     for i, window in enumerate(trace.switches):
         label = "another workload" if i == 0 else None
         axes.axvline(window - 0.5, color=INK, linewidth=1, alpha=0.7, label=label)
 
 
 def draw_balancedness(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figure:
-    """Balancedness of each window."""
+    """Draw the balancedness of each window."""
     figure, axes = new_picture("window", "GPU balancedness")
     mark_switches(axes, trace)
     window = np.arange(LOOKBACK, len(trace.load))
@@ -95,7 +95,7 @@ def draw_balancedness(replays: dict[str, Replay], trace: workloads.LoadTrace) ->
 
 
 def draw_moves(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figure:
-    """Replicas fetched so far."""
+    """Draw the replicas fetched so far."""
     figure, axes = new_picture("window", "replicas fetched so far, in all layers")
     mark_switches(axes, trace)
     window = np.arange(LOOKBACK + 1, len(trace.load))
@@ -107,7 +107,7 @@ def draw_moves(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figure
 
 
 def draw_windows_used(traces: dict[Scenario, workloads.LoadTrace]) -> Figure:
-    """How many windows the forecast rests on."""
+    """Draw how many windows the forecast is based on."""
     figure, axes = new_picture("window", "windows behind the forecast")
     for scenario, style in SCENARIO_LINES.items():
         mark_switches(axes, traces[scenario])
@@ -119,7 +119,7 @@ def draw_windows_used(traces: dict[Scenario, workloads.LoadTrace]) -> Figure:
 
 
 def windows_used(trace: workloads.LoadTrace) -> list[float]:
-    """In effect, after each window."""
+    """Effective number of windows behind the forecast, after each window."""
     forecast = LoadForecast(*trace.load.shape[1:])
     used = []
     for load in trace.load.astype(np.float32):
@@ -131,7 +131,7 @@ def windows_used(trace: workloads.LoadTrace) -> list[float]:
 def draw_balance_against_moves(
     replays: dict[str, Replay], trace: workloads.LoadTrace, topology: eplb_np.Topology
 ) -> Figure:
-    """What moving less costs: mending at several prices of a fetch, and planning anew."""
+    """Draw what moving less costs: mending at several prices, and planning from scratch."""
     figure, axes = new_picture("slots fetched per replan, %", "GPU balancedness")
     mean_gpu_load = float(trace.load[0].sum(axis=1).mean()) / topology.num_gpus
     mended = [
@@ -166,7 +166,7 @@ def draw_balance_against_moves(
 
 
 def draw_all(profiles: NDArray[np.float64], num_windows: int = 64) -> dict[str, Figure]:
-    """All pictures, by file name."""
+    """Draw all pictures; return them by file name."""
     traces = {
         scenario: workloads.scenario_trace(scenario, profiles, num_windows=num_windows, seed=SEED)
         for scenario in SCENARIO_LINES
@@ -188,7 +188,7 @@ def draw_all(profiles: NDArray[np.float64], num_windows: int = 64) -> dict[str, 
 
 def main(arguments: Sequence[str]) -> None:
     """Write the pictures."""
-    folder = Path(arguments[0]) if arguments else Path(__file__).parent / "pictures"
+    folder = Path(arguments[0]) if arguments else Path(__file__).parents[1] / "pictures"
     folder.mkdir(exist_ok=True)
     figures = draw_all(read_profiles(None))
     with mpl.rc_context(STYLE):

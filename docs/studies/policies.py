@@ -1,11 +1,12 @@
-"""How balanced the policies' plans are, and what is the best that any plan could be.
+"""How balanced the policies' plans are, and how balanced any plan could be at most.
 
-    python docs/policies.py [LOADS ...]
+    python docs/studies/policies.py [LOADS ...]
 
-LOADS are files as `eplb-np plan` reads them; without any, it is the load that ships with the
-package. GPU balancedness on the load that was planned from, mean over the files. The last two
-columns are the refined policy's time for a file on one thread, and the replicas that share a GPU
-with another of the same expert in the hybrid policy's plans; the refined policy's have none.
+LOADS are files that `eplb-np plan` can read; by default, the load that ships with the package.
+GPU balancedness is on the load that the plan was made from, averaged over the files. The last two
+columns are the refined policy's time for a file on one thread, and the duplicates in the hybrid
+policy's plans: replicas that share a GPU with another of the same expert. The refined policy's
+plans have none.
 """
 
 from __future__ import annotations
@@ -18,19 +19,16 @@ from collections.abc import Sequence
 from ablation import read_or_make
 
 import eplb_np
+from eplb_np.workloads.deployments import DEPLOYMENTS
 
-DEPLOYMENTS = (  # replicas, GPUs, nodes, groups
-    (288, 32, 4, 8),
-    (256, 32, 4, 8),
-    (288, 72, 1, 1),
-    (320, 64, 1, 1),
-    (288, 32, 1, 1),
-    (384, 128, 1, 1),
-)
+PLANNED = (
+    "288/8/4/32", "256/8/4/32", "288 global 72", "320 global 64", "288 global 32",
+    "384 global 128",
+)  # fmt: skip
 POLICIES = ("deepseek", "hybrid", "refined")
 
 
-def num_doubled(plan: eplb_np.Plan) -> int:
+def num_duplicates(plan: eplb_np.Plan) -> int:
     """Replicas that share a GPU with another of their expert."""
     gpus = plan.phy2log.reshape(-1, plan.topology.slots_per_gpu).tolist()
     return sum(len(gpu) - len(set(gpu)) for gpu in gpus)
@@ -39,12 +37,13 @@ def num_doubled(plan: eplb_np.Plan) -> int:
 def main(paths: Sequence[str]) -> None:
     loads = read_or_make(paths)
     eplb_np.warmup()
-    columns = (*POLICIES, "at most", "ms", "doubled")
+    columns = (*POLICIES, "at most", "ms", "duplicates")
     print(f"| replicas / GPUs / nodes / groups | {' | '.join(columns)} |")
     print(f"|---|{'---|' * len(columns)}")
-    for num_replicas, num_gpus, num_nodes, num_groups in DEPLOYMENTS:
+    for name in PLANNED:
+        num_replicas, num_groups, num_nodes, num_gpus = DEPLOYMENTS[name].sizes
         figures: dict[str, list[float]] = {policy: [] for policy in POLICIES}
-        bounds, seconds, doubled = [], [], 0
+        bounds, seconds, duplicates = [], [], 0
         for load in loads:
             topology = eplb_np.Topology(
                 load.shape[1], num_replicas, num_gpus, num_nodes, num_groups
@@ -55,13 +54,13 @@ def main(paths: Sequence[str]) -> None:
                 if policy == "refined":
                     seconds.append(time.perf_counter() - start)
                 if policy == "hybrid":
-                    doubled += num_doubled(plan)
+                    duplicates += num_duplicates(plan)
                 figures[policy].append(plan.balancedness(load))
             bounds.append(load.sum() / num_gpus / plan.lower_bound(load).sum())
         cells = [f"{statistics.mean(figures[policy]):.4f}" for policy in POLICIES]
         cells.append(f"{statistics.mean(bounds):.4f}")
         cells.append(f"{statistics.median(seconds) * 1e3:.1f}")
-        cells.append(str(doubled))
+        cells.append(str(duplicates))
         sizes = f"{num_replicas} / {num_gpus} / {num_nodes} / {num_groups}"
         print(f"| {sizes} | {' | '.join(cells)} |")
 
