@@ -19,7 +19,7 @@ from eplb_np.policies import POLICIES, Device, PolicyName, check_policy, functio
 from eplb_np.topology import Topology
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913
     load: ArrayLike,
     topology: Topology | None = None,
     *,
