@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from eplb_np._numba.indexing import at as at
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Int
 
