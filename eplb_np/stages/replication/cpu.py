@@ -15,9 +15,10 @@ from eplb_np.stages.decisions import (
     heaviest_first,
     key_index,
     lightest_first,
+    sainte_lague_quotient,
 )
 from eplb_np.stages.priority_queue.cpu import build_tree, num_leaves, replay_leaf
-from eplb_np.stages.replication.decisions import grant_quotient, is_lower, tail_length
+from eplb_np.stages.replication.decisions import is_lower, tail_length
 
 
 @entry
@@ -66,20 +67,32 @@ def allocate_replicas(
     leaves = num_leaves(num_experts)
     for e in range(num_experts):
         count[e] = 1
+    if num_extra == 0:
+        return
     for i in range(leaves + num_experts, 2 * leaves):
         tree[i] = NEVER
     num_adams = num_extra - num_tail
-    for step in range(num_extra):
-        adams = bool(step < num_adams)
-        if step == 0 or step == num_adams:
-            for e in range(num_experts):
-                tree[leaves + e] = heaviest_first(grant_quotient(weight[e], count[e], adams), e)
-            build_tree(tree, leaves)
-        winner = key_index(tree[1])
-        granted[step] = winner
-        count[winner] += 1
-        key = heaviest_first(grant_quotient(weight[winner], count[winner], adams), winner)
-        replay_leaf(tree, leaves, winner, key)
+    # Two loops instead of `grant_quotient` in one, which takes 2 to 3 % more time.
+    if num_adams > 0:
+        for e in range(num_experts):
+            tree[leaves + e] = heaviest_first(weight[e], e)
+        build_tree(tree, leaves)
+        for step in range(num_adams):
+            winner = key_index(tree[1])
+            granted[step] = winner
+            count[winner] += 1
+            quotient = adams_quotient(weight[winner], count[winner])
+            replay_leaf(tree, leaves, winner, heaviest_first(quotient, winner))
+    if num_tail > 0:
+        for e in range(num_experts):
+            tree[leaves + e] = heaviest_first(sainte_lague_quotient(weight[e], count[e]), e)
+        build_tree(tree, leaves)
+        for step in range(num_adams, num_extra):
+            winner = key_index(tree[1])
+            granted[step] = winner
+            count[winner] += 1
+            quotient = sainte_lague_quotient(weight[winner], count[winner])
+            replay_leaf(tree, leaves, winner, heaviest_first(quotient, winner))
 
 
 @kernel

@@ -1,6 +1,6 @@
 """Who gets the next replica, how long the tail is, and when the fix-up brings a gain.
 
-All forms of replica allocation share these: `cpu.py`, `simd.py` and `cuda.py`.
+The forms of replica allocation share these: `cpu.py`, `simd.py` and `cuda.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ def tail_length(num_extra: Int) -> Int:
 
 @kernel
 def grant_quotient(weight: np.float32, count: Int, adams: bool) -> np.float32:
-    """Quotient with which an expert that has ``count`` replicas competes for the next one."""
+    """Quotient with which an expert that has ``count`` replicas competes for the next one.
+
+    `cpu.py` has a loop for each quotient instead.
+    """
     return adams_quotient(weight, count) if adams else sainte_lague_quotient(weight, count)
 
 
