@@ -72,7 +72,7 @@ def test_what_a_row_does_not_promise_is_refused(toy):
     with refused("policy='toy' plans on the CPU only"):
         eplb_np.make_plan(np.ones((2, 8)), TOPOLOGY, policy=toy, device="cuda")
     plan = eplb_np.make_plan(np.ones((2, 8)), TOPOLOGY, policy=toy)
-    with refused("policy='toy' plans from scratch"):
+    with refused("policy='toy' only plans from scratch"):
         eplb_np.make_plan(np.ones((2, 8)), current=plan, policy=toy)
     assert eplb_np.make_plan(np.ones((2, 8)), TOPOLOGY, policy=toy, device="auto") == plan
 
