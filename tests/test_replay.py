@@ -46,10 +46,10 @@ def test_planning_once_moves_nothing_and_the_future_is_the_ceiling() -> None:
     trace = small_trace(fewer(30, 8))
     never = replay(trace.load, once(TOPOLOGY))
     ceiling = replay(trace.load, knowing_the_future(TOPOLOGY, trace.mean))
-    anew = replay(trace.load, replanning(TOPOLOGY, "refined"))
+    from_scratch = replay(trace.load, replanning(TOPOLOGY, "refined"))
     assert never.moved.sum() == 0
-    assert ceiling.balancedness > anew.balancedness
-    assert anew.moved_share > 0.1
+    assert ceiling.balancedness > from_scratch.balancedness
+    assert from_scratch.moved_share > 0.1
 
 
 def test_gpus_that_differ_are_replayed() -> None:
@@ -89,8 +89,8 @@ def test_mending_balances_no_worse_than_planning_anew_and_moves_little(scenario)
     trace = workloads.scenario_trace(scenario, workloads.related_profiles(base, 3), num_windows=32)
     topology = Topology(256, 288, 32)
     mended = replay(trace.load, mending(topology), first_window=4)
-    anew = replay(trace.load, replanning(topology, "deepseek"), first_window=4)
-    assert 100 * (mended.balancedness - anew.balancedness) > points
+    from_scratch = replay(trace.load, replanning(topology, "deepseek"), first_window=4)
+    assert 100 * (mended.balancedness - from_scratch.balancedness) > points
     assert mended.moved_share < share
 
 
@@ -103,5 +103,7 @@ def test_a_change_of_workload_is_followed_at_once() -> None:
     trace = workloads.draw_trace(mean, seed=2)
     topology = Topology(256, 288, 32)
     mended = replay(trace.load, mending(topology)).window_balancedness[10:].mean()
-    anew = replay(trace.load, replanning(topology, "deepseek")).window_balancedness[10:].mean()
-    assert mended > anew + 0.03
+    from_scratch = (
+        replay(trace.load, replanning(topology, "deepseek")).window_balancedness[10:].mean()
+    )
+    assert mended > from_scratch + 0.03

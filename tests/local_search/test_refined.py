@@ -33,7 +33,7 @@ def plan_of(load, topology, **options) -> eplb_np.Plan:
     return eplb_np.make_plan(load, topology, policy="refined", **options)
 
 
-def doubled(plan: eplb_np.Plan) -> int:
+def num_duplicates(plan: eplb_np.Plan) -> int:
     """Replicas that share a GPU with their like."""
     by_gpu = plan.phy2log.reshape(plan.num_layers, plan.topology.num_gpus, -1)
     return sum(len(gpu) - len(set(gpu)) for layer in by_gpu.tolist() for gpu in layer)
@@ -93,12 +93,12 @@ def test_never_twice_on_a_gpu_where_that_can_be() -> None:
         experts = int(generator.integers(max(1, slots), replicas + 1))
         load = generator.lognormal(0, generator.uniform(0, 3), (2, experts)).astype(np.float32)
         plan = plan_of(load, eplb_np.Topology(experts, replicas, int(gpus)))
-        assert doubled(plan) == 0, (experts, replicas, gpus)
+        assert num_duplicates(plan) == 0, (experts, replicas, gpus)
 
 
 def test_more_replicas_than_gpus_have_to_share() -> None:
     plan = plan_of([[5.0, 1.0]], eplb_np.Topology(2, 12, 3))
-    assert doubled(plan) == 12 - 2 * 3
+    assert num_duplicates(plan) == 12 - 2 * 3
 
 
 @pytest.mark.parametrize("sizes", TINY, ids=str)
@@ -164,7 +164,7 @@ def test_same_bytes_on_every_run_and_thread_count() -> None:
 def test_layers_without_load_are_planned() -> None:
     plan = plan_of(np.zeros((2, 6)), eplb_np.Topology(6, 8, 4))
     plan.check()
-    assert doubled(plan) == 0
+    assert num_duplicates(plan) == 0
 
 
 @needs_jit
@@ -177,7 +177,7 @@ def test_reaches_its_goals_on_real_loads() -> None:
         plans = [plan_of(load, topology) for load in loads]
         reached = [p.balancedness(load) for p, load in zip(plans, loads, strict=True)]
         assert np.mean(reached) >= goal, name
-        assert sum(doubled(p) for p in plans) == 0
+        assert sum(num_duplicates(p) for p in plans) == 0
     hierarchical = eplb_np.Topology(*(256, 288, 32, 4, 8))
     for load in loads:
         plan = plan_of(load, hierarchical)

@@ -176,10 +176,10 @@ def test_a_new_workload_is_followed_with_few_moves() -> None:
     topology = Topology(64, 96, 16)
     current = eplb_np.make_plan(old, topology, policy="refined")
     plan = mended(new, current)
-    anew = eplb_np.make_plan(new, topology, policy="refined")
+    from_scratch = eplb_np.make_plan(new, topology, policy="refined")
     assert current.balancedness(new) < 0.75
     assert plan.balancedness(new) > 0.95
-    assert fetches_by_gpu(current, plan).sum() < 0.7 * fetches_by_gpu(current, anew).sum()
+    assert fetches_by_gpu(current, plan).sum() < 0.7 * fetches_by_gpu(current, from_scratch).sum()
 
 
 def test_two_groups_swap_nodes_where_that_pays() -> None:

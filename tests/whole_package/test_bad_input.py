@@ -320,7 +320,7 @@ def numbers_of_signatures():
         for load in ACCEPTED.values():
             call(load)
     rebalance(num_threads=3)
-    rebalance(LOAD[:1])  # too few nodes for lockstep
+    rebalance(LOAD[:1])  # too few nodes for a SIMD batch
     plan(dtype=np.int32, num_gpus=np.int32(4), policy="deepseek")
     pack(refine_steps=np.uint8(1))
     entries = [first_bad_load, *(getattr(kernels, name) for name in kernels.__all__)]

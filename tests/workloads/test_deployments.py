@@ -7,7 +7,7 @@ import pytest
 
 from eplb_np.workloads.deployments import DEPLOYMENTS
 
-BENCHMARKS = Path(__file__).parents[1] / "asv_benchmarks" / "benchmarks" / "common.py"
+BENCHMARKS = Path(__file__).parents[2] / "asv_benchmarks" / "benchmarks" / "common.py"
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
