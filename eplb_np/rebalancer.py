@@ -215,7 +215,9 @@ class Rebalancer:
             if len(moves) == 0 and before.topology == self._topology:
                 plan = before
             self._current = plan
-            return Proposal(plan, moves, _reason(before, plan, moves, expected, switched))
+            limited = self._limits.total is not None or self._limits.per_gpu is not None
+            reason = _reason(before, plan, moves, expected, switched, limited)
+            return Proposal(plan, moves, reason)
 
     def _wanted(self) -> Wanted:
         return Wanted(self._topology, POLICY, self._limits, self._dtype, self._layer_ids)
@@ -341,14 +343,30 @@ class Rebalancer:
         return f"Rebalancer({self.num_windows} windows observed, in use: {self._current})"
 
 
-def _reason(before: Plan, after: Plan, moves: Moves, expected: Expected, switched: bool) -> str:
+def _reason(
+    before: Plan, after: Plan, moves: Moves, expected: Expected, switched: bool, limited: bool
+) -> str:
     """Say in one line what was done, and what balancedness to expect from it."""
     load = expected.load
     why = "the workload has changed; " if switched else ""
     if before.topology.active_gpus != after.topology.active_gpus:
         why = "the active GPUs have changed; "
+    if limited and not _groups_are_whole(after):
+        why += "groups are still moving back to their nodes; "
     if len(moves) == 0:
         return f"{why}no move pays off: expected balancedness {after.balancedness(load):.4f}"
     fetches = "1 fetch takes" if len(moves) == 1 else f"{len(moves)} fetches take"
     start = "" if before.topology != after.topology else f"from {before.balancedness(load):.4f} "
     return f"{why}{fetches} expected balancedness {start}to {after.balancedness(load):.4f}"
+
+
+def _groups_are_whole(plan: Plan) -> bool:
+    """Whether every group is on one node, or placement is global."""
+    topology = plan.topology
+    if topology.placement == "global":
+        return True
+    there = np.zeros((plan.num_layers, topology.num_groups, topology.num_nodes), bool)
+    layer, slot = np.nonzero(plan.phy2log >= 0)
+    group = plan.phy2log[layer, slot] // (topology.num_experts // topology.num_groups)
+    there[layer, group, topology.gpu_of_slot[slot] // topology.gpus_per_node] = True
+    return bool((there.sum(axis=2) <= 1).all())

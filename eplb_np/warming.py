@@ -7,9 +7,11 @@ from typing import get_args
 
 import numpy as np
 
-from eplb_np.planning import make_plan
+from eplb_np.mending.limits import MoveLimits
+from eplb_np.planning import in_order_plan, make_plan
 from eplb_np.policies import POLICIES, PolicyName, check_policy
 from eplb_np.published import balanced_packing, rebalance_experts, replicate_experts
+from eplb_np.topology import Topology
 
 
 def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
@@ -45,5 +47,8 @@ def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
         plan = make_plan(history, num_replicas=4, num_gpus=2, policy=policy)
         if POLICIES[policy].mender is not None:
             make_plan(history, current=plan, policy=policy).moves_from(plan)
+            nodes = Topology(2, 4, 2, 2, 2)
+            scattered = in_order_plan(1, nodes)  # groups go home, as when a lost GPU is back
+            make_plan(history, current=scattered, policy=policy, limits=MoveLimits(total=0))
     replicate_experts(load, 3)
     balanced_packing(load, 1)

@@ -39,8 +39,11 @@ class MoveLimits:
 
     Notes
     -----
-    An expert that has lost all its replicas is placed whatever the limits. These fetches are
-    counted against the limits first.
+    A limit holds for every plan that is made, with one exception: an expert that no active GPU
+    holds any more is placed whatever the limits. These fetches are counted against the limits
+    first. If placement becomes hierarchical again because a lost GPU is back, the groups go back
+    to their nodes within the limits, over several plans if need be. A total of 2 is enough for
+    that.
     """
 
     total: int | None = None
