@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -95,6 +98,10 @@ class Rebalancer:
     one plan. All methods may be called from any thread. `observe` waits only for another
     `observe`, and can run while `propose` is planning. `propose` assumes that its plan is in use
     from then on. If the engine could not make the moves, call `use` with the plan that is.
+    While `propose` is planning, `use`, `use_gpus` and `save` wait for it.
+
+    A process may fork at any time. The fork waits until no other thread is inside a method, so
+    that parent and child each go on with a whole state.
 
     Examples
     --------
@@ -129,6 +136,8 @@ class Rebalancer:
         self._topology = topology
         self._current: Plan | None = None
         self._limits = limits or NO_LIMITS
+        self._observing = threading.RLock()  # for the forecast
+        self._proposing = threading.RLock()  # for the plan and the topology
         if current is not None:
             self.use(current)
             dtype = current.dtype if dtype is None else dtype
@@ -137,11 +146,7 @@ class Rebalancer:
         ids = range(self._num_layers) if moe_layer_ids is None else moe_layer_ids
         self._layer_ids = check_layer_ids(ids, self._num_layers)
         self._forecast = LoadForecast(self._num_layers, topology.num_experts)
-        self._make_locks()
-
-    def _make_locks(self) -> None:
-        self._observing = threading.Lock()  # for the forecast
-        self._proposing = threading.RLock()  # for the plan and the topology
+        _let_forks_wait_for(self)
 
     @property
     def current(self) -> Plan | None:
@@ -232,10 +237,17 @@ class Rebalancer:
         ------
         ValueError
             If ``plan`` is not a plan, or differs in layers, experts or slots.
+
+        Notes
+        -----
+        If another thread is in `propose`, this waits for it, and then ``plan`` is in use, not
+        what was proposed. Do not make the moves of that proposal: they start from the plan that
+        was in use before.
         """
         check_is_plan(plan)
-        check_current(plan, self._num_layers, self._topology, POLICY)
-        self._current = plan
+        with self._proposing:
+            check_current(plan, self._num_layers, self._topology, POLICY)
+            self._current = plan
 
     def use_gpus(self, active_gpus: Sequence[int] | None) -> None:
         """Set which GPUs are active, after some were lost or have come back.
@@ -352,3 +364,60 @@ def _reason(before: Plan, after: Plan, moves: Moves, expected: Expected, switche
     fetches = "1 fetch takes" if len(moves) == 1 else f"{len(moves)} fetches take"
     start = "" if before.topology != after.topology else f"from {before.balancedness(load):.4f} "
     return f"{why}{fetches} expected balancedness {start}to {after.balancedness(load):.4f}"
+
+
+# A fork copies the locks as they are, but only the thread that forks: what another thread holds
+# would never be released in the child, and what it was changing would stay half changed.
+_rebalancers: WeakSet[Rebalancer] = WeakSet()
+_registering = threading.RLock()  # one fork, or one new rebalancer, at a time
+
+
+class _OfThisThread(threading.local):
+    """What a thread that is about to fork holds; a signal handler may fork during a fork."""
+
+    def __init__(self) -> None:
+        self.held: list[list[Any]] = []
+
+
+_of_this_thread = _OfThisThread()
+
+
+def _let_forks_wait_for(rebalancer: Rebalancer) -> None:
+    if hasattr(os, "register_at_fork"):
+        _register_at_fork()
+        with _registering:
+            _rebalancers.add(rebalancer)
+
+
+@functools.cache
+def _register_at_fork() -> None:
+    # The hook that was registered last runs first, and logging's takes a lock that Numba needs
+    # in order to compile, maybe in `propose`. So that one must come after ours.
+    import logging  # noqa: F401
+
+    os.register_at_fork(
+        before=_wait_until_nobody_is_inside,
+        after_in_parent=_let_everybody_in,
+        after_in_child=_let_everybody_in,
+    )
+
+
+def _wait_until_nobody_is_inside() -> None:
+    held: list[Any] = []
+    _of_this_thread.held.append(held)  # first, for the case of an interrupt below
+    _take(_registering, held)
+    # Other threads hold the locks of one rebalancer at most, in this order, so nobody waits for
+    # us who we wait for. They are reentrant because this thread may be interrupted inside.
+    for rebalancer in sorted(_rebalancers, key=id):
+        _take(rebalancer._proposing, held)
+        _take(rebalancer._observing, held)
+
+
+def _take(lock: Any, held: list[Any]) -> None:
+    lock.acquire()
+    held.append(lock)
+
+
+def _let_everybody_in() -> None:
+    for lock in reversed(_of_this_thread.held.pop()):
+        lock.release()
