@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from eplb_np._arguments import as_size, check_is
 from eplb_np._files.archive import ArchiveFormat
+from eplb_np._forks import let_forks_wait_for
 from eplb_np._loads.host import as_load
 from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
@@ -95,6 +96,10 @@ class Rebalancer:
     one plan. All methods may be called from any thread. `observe` waits only for another
     `observe`, and can run while `propose` is planning. `propose` assumes that its plan is in use
     from then on. If the engine could not make the moves, call `use` with the plan that is.
+    While `propose` is planning, `use`, `use_gpus` and `save` wait for it.
+
+    A process may fork at any time. The fork waits until no other thread is inside a method, so
+    that parent and child each go on with a whole state.
 
     Examples
     --------
@@ -129,6 +134,8 @@ class Rebalancer:
         self._topology = topology
         self._current: Plan | None = None
         self._limits = limits or NO_LIMITS
+        self._observing = threading.RLock()  # for the forecast
+        self._proposing = threading.RLock()  # for the plan and the topology
         if current is not None:
             self.use(current)
             dtype = current.dtype if dtype is None else dtype
@@ -137,11 +144,7 @@ class Rebalancer:
         ids = range(self._num_layers) if moe_layer_ids is None else moe_layer_ids
         self._layer_ids = check_layer_ids(ids, self._num_layers)
         self._forecast = LoadForecast(self._num_layers, topology.num_experts)
-        self._make_locks()
-
-    def _make_locks(self) -> None:
-        self._observing = threading.Lock()  # for the forecast
-        self._proposing = threading.RLock()  # for the plan and the topology
+        let_forks_wait_for(self, self._proposing, self._observing)
 
     @property
     def current(self) -> Plan | None:
@@ -234,10 +237,17 @@ class Rebalancer:
         ------
         ValueError
             If ``plan`` is not a plan, or differs in layers, experts or slots.
+
+        Notes
+        -----
+        If another thread is in `propose`, this waits for it, and then ``plan`` is in use, not
+        what was proposed. Do not make the moves of that proposal: they start from the plan that
+        was in use before.
         """
         check_is_plan(plan)
-        check_current(plan, self._num_layers, self._topology, POLICY)
-        self._current = plan
+        with self._proposing:
+            check_current(plan, self._num_layers, self._topology, POLICY)
+            self._current = plan
 
     def use_gpus(self, active_gpus: Sequence[int] | None) -> None:
         """Set which GPUs are active, after some were lost or have come back.

@@ -1,1 +1,1 @@
-"""File access: atomic writes, and reads whose errors are one line."""
+"""File access: atomic writes, files that are trusted, and reads whose errors are one line."""
