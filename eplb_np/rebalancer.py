@@ -16,6 +16,7 @@ from eplb_np._files.archive import ArchiveFormat
 from eplb_np._forks import let_forks_wait_for
 from eplb_np._loads.host import as_load
 from eplb_np.forecast import Expected, LoadForecast
+from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
 from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan, check_layer_ids
@@ -133,6 +134,7 @@ class Rebalancer:
         self._num_layers = as_size("num_layers", layers)  # type: ignore[arg-type]
         self._topology = topology
         self._current: Plan | None = None
+        self._lost_gpus: frozenset[int] = frozenset()  # without weights since `current` was set
         self._limits = limits or NO_LIMITS
         self._observing = threading.RLock()  # for the forecast
         self._proposing = threading.RLock()  # for the plan and the topology
@@ -211,16 +213,21 @@ class Rebalancer:
                 # Before the first window, assume the same load for all experts.
                 load = expected.load if self.num_windows else np.ones_like(expected.load)
                 plan = plan_next(Expected(load), None, self._wanted())
-                self._current = plan
+                self._set_current(plan)
                 return Proposal(plan, None, "no plan was in use: planned from scratch")
-            plan = plan_next(expected, before, self._wanted())
-            moves = plan.moves_from(before)
+            held = _without(before, self._lost_gpus) if self._lost_gpus else before
+            plan = plan_next(expected, held, self._wanted())
+            moves = plan.moves_from(held)
             if len(moves) == 0 and before.topology == self._topology:
                 plan = before
-            self._current = plan
+            self._set_current(plan)
             limited = self._limits.total is not None or self._limits.per_gpu is not None
             reason = _reason(before, plan, moves, expected, switched, limited)
             return Proposal(plan, moves, reason)
+
+    def _set_current(self, plan: Plan) -> None:
+        self._current = plan
+        self._lost_gpus = frozenset()
 
     def _wanted(self) -> Wanted:
         return Wanted(self._topology, POLICY, self._limits, self._dtype, self._layer_ids)
@@ -247,12 +254,13 @@ class Rebalancer:
         check_is_plan(plan)
         with self._proposing:
             check_current(plan, self._num_layers, self._topology, POLICY)
-            self._current = plan
+            self._set_current(plan)
 
     def use_gpus(self, active_gpus: Sequence[int] | None) -> None:
         """Set which GPUs are active, after some were lost or have come back.
 
-        The next proposal places the experts that were lost, and fills the GPUs that are back.
+        The next proposal places the experts that were lost, and fills the GPUs that are back. A GPU
+        that is lost and back before the next proposal has lost its weights all the same.
 
         Parameters
         ----------
@@ -266,7 +274,10 @@ class Rebalancer:
             state is left unchanged.
         """
         with self._proposing:
-            self._topology = replace(self._topology, active_gpus=active_gpus)
+            before = self._topology
+            self._topology = replace(before, active_gpus=active_gpus)
+            gone = (before.active_slots > 0) & (self._topology.active_slots == 0)
+            self._lost_gpus |= set(np.flatnonzero(gone).tolist())
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the state to a ``.npz`` file, atomically, so that a restart moves nothing.
@@ -293,6 +304,7 @@ class Rebalancer:
                 "limits": asdict(self._limits),
                 "plan_topology": None if current is None else asdict(current.topology),
                 "policy": None if current is None else current.policy,
+                "lost_gpus": sorted(self._lost_gpus),
             }
             state = self._forecast.state_dict()
             arrays: dict[str, NDArray[Any]] = {FORECAST + name: state[name] for name in state}
@@ -347,6 +359,10 @@ class Rebalancer:
                     f"{rebalancer._forecast.shape}"
                 )
             rebalancer._forecast = forecast
+            rebalancer._lost_gpus = frozenset(
+                as_size("an entry of lost_gpus", gpu, minimum=0)
+                for gpu in content.get("lost_gpus", ())
+            )
             return rebalancer
 
     def __repr__(self) -> str:
@@ -368,6 +384,15 @@ def _reason(
     fetches = "1 fetch takes" if len(moves) == 1 else f"{len(moves)} fetches take"
     start = "" if before.topology != after.topology else f"from {before.balancedness(load):.4f} "
     return f"{why}{fetches} expected balancedness {start}to {after.balancedness(load):.4f}"
+
+
+def _without(plan: Plan, lost_gpus: frozenset[int]) -> Plan:
+    """Return what is left of a plan without the replicas on some GPUs: maybe not every expert."""
+    lost = np.isin(plan.topology.gpu_of_slot, list(lost_gpus))
+    phy2log = np.where(lost, plan.dtype.type(EMPTY), plan.phy2log)
+    phyrank = np.where(lost, plan.dtype.type(EMPTY), plan.phyrank)
+    maps = Maps(phy2log, phyrank, count_replicas(phy2log, plan.topology.num_experts))
+    return Plan._of_maps(maps, plan.topology, plan.policy, plan.moe_layer_ids or ())
 
 
 def _groups_are_whole(plan: Plan) -> bool:
