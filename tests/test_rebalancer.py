@@ -1,6 +1,8 @@
 """A serving loop: nothing is ever lost, a restart moves nothing, threads do no harm."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from plans import make_moves
 from support import fewer, refused
 
 import eplb_np
-from eplb_np import MoveLimits, Plan, Rebalancer, Topology
+from eplb_np import MoveLimits, Plan, Rebalancer, Topology, _forks
+from eplb_np import rebalancer as rebalancer_module
 from eplb_np.moves.moves import moves_between
 
 TOPOLOGY = Topology(18, 24, 6, 3, 3)
@@ -172,6 +175,44 @@ def test_many_threads_observe_and_propose() -> None:
         thread.join()
     assert not failures
     assert rebalancer.num_windows == 6 * fewer(150, 10)
+
+
+def test_the_plan_that_is_in_use_is_not_overwritten_by_a_proposal_under_way(monkeypatch) -> None:
+    told, other = (eplb_np.in_order_plan(2, TOPOLOGY) for _ in range(2))
+    rebalancer = Rebalancer(TOPOLOGY, current=other)
+    rebalancer.observe(next(windows(9)))
+    planning, go_on = threading.Event(), threading.Event()
+    plan_next = rebalancer_module.plan_next
+
+    def plan_slowly(*args):
+        planning.set()
+        assert go_on.wait(60)
+        return plan_next(*args)
+
+    monkeypatch.setattr(rebalancer_module, "plan_next", plan_slowly)
+    proposed = []
+    proposing = threading.Thread(target=lambda: proposed.append(rebalancer.propose()))
+    proposing.start()
+    assert planning.wait(60)
+    using = threading.Thread(target=rebalancer.use, args=(told,))
+    using.start()
+    using.join(0.05)
+    assert using.is_alive()  # it waits for the proposal
+    assert rebalancer.current is other
+    go_on.set()
+    for thread in (proposing, using):
+        thread.join(60)
+    assert rebalancer.current is told
+    assert not proposed[0].stays
+
+
+def test_rebalancers_are_not_kept_for_forks() -> None:
+    rebalancer = Rebalancer(TOPOLOGY, 2)
+    assert rebalancer in _forks._locks_of
+    gone = weakref.ref(rebalancer)
+    del rebalancer
+    gc.collect()
+    assert gone() is None
 
 
 def test_memory_does_not_grow_with_the_windows(tmp_path) -> None:

@@ -120,6 +120,146 @@ def test_fork_while_other_threads_plan() -> None:
     )
 
 
+FORKS = """
+import os, signal, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of fork with threads
+topology = eplb_np.Topology(64, 96, 16, 2, 8)
+rebalancers = [eplb_np.Rebalancer(topology, 12) for _ in range(3)]
+for rebalancer in rebalancers:
+    rebalancer.observe(LOADS[0])
+    rebalancer.propose()
+draws = np.random.default_rng(0)
+stop = threading.Event()
+
+def until_stopped(work):
+    while not stop.is_set():
+        work()
+
+def fork_and_wait(in_child):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        in_child()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+
+def beside(works, in_child, count):
+    threads = [threading.Thread(target=until_stopped, args=(work,)) for work in works]
+    for thread in threads: thread.start()
+    try:
+        for _ in range(count):
+            time.sleep(draws.uniform(0, 0.01))
+            fork_and_wait(in_child)
+    finally:
+        stop.set()
+        for thread in threads: thread.join()
+"""
+
+
+@needs_fork
+def test_a_child_can_use_a_rebalancer_that_another_thread_was_using(tmp_path) -> None:
+    run(
+        FORKS
+        + textwrap.dedent(f"""
+        path = {str(tmp_path / "state.npz")!r}
+        in_order = eplb_np.in_order_plan(12, topology)
+
+        def serve(rebalancer):
+            loads = np.random.default_rng(id(rebalancer))
+            rebalancer.observe(loads.lognormal(0, 1, (12, 64)))
+            rebalancer.use(in_order)
+            rebalancer.propose()
+
+        def serve_all():
+            for rebalancer in rebalancers:
+                serve(rebalancer)
+                rebalancer.save(f"{{path}}.{{os.getpid()}}.npz")
+                restored = eplb_np.Rebalancer.load(f"{{path}}.{{os.getpid()}}.npz")
+                assert restored.propose().plan == rebalancer.propose().plan  # a whole state
+                rebalancer.use_gpus(None)
+
+        works = [lambda r=r: serve(r) for r in rebalancers[:2]]
+        works += [lambda: rebalancers[2].save(path), lambda: eplb_np.Rebalancer(topology, 12)]
+        beside(works, serve_all, 12)
+        serve_all()
+        """)
+    )
+
+
+@needs_fork
+def test_a_fork_in_the_middle_of_a_proposal_of_its_own_thread() -> None:
+    """As a signal handler or a finalizer can make one."""
+    run(
+        FORKS
+        + textwrap.dedent("""
+        rebalancer = rebalancers[0]
+        with rebalancer._proposing, rebalancer._observing:
+            fork_and_wait(rebalancer.propose)
+        rebalancer.propose()
+        fork_and_wait(lambda: fork_and_wait(rebalancer.propose))
+        """)
+    )
+
+
+@needs_fork
+def test_an_interrupt_while_a_fork_waits_leaves_no_lock_behind() -> None:
+    run(
+        FORKS
+        + textwrap.dedent("""
+        import sys
+        sys.unraisablehook = lambda unraisable: caught.append(unraisable.exc_type)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        caught = []
+        inside, leave = threading.Event(), threading.Event()
+
+        def hold():
+            with rebalancers[1]._proposing:
+                inside.set()
+                leave.wait()
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        inside.wait()
+        main = threading.get_ident()
+        threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+        fork_and_wait(lambda: None)
+        assert caught == [KeyboardInterrupt], caught
+        leave.set()
+        holder.join()
+        ended = threading.Thread(target=lambda: [one.propose() for one in rebalancers])
+        ended.start()
+        ended.join(20)
+        assert not ended.is_alive()
+        """)
+    )
+
+
+@needs_fork
+@needs_jit
+def test_after_a_warmup_a_child_plans_whatever_other_threads_compiled() -> None:
+    """Numba's compiler lock is not released in a child, so a child must not need it."""
+    run(
+        FORKS
+        + textwrap.dedent("""
+        import numba
+        eplb_np.warmup()
+
+        def compile_something():
+            numba.njit(lambda x: x + 1)(1)
+
+        def plan():
+            for policy in ("hybrid", "deepseek", "refined"):
+                eplb_np.rebalance_experts(LOADS[1], 96, 8, 2, 16, policy=policy, num_threads=2)
+                plan = eplb_np.make_plan(np.stack(LOADS[:3]), topology, policy=policy)
+            eplb_np.make_plan(LOADS[3], current=plan, policy="refined")
+            rebalancers[0].propose()
+
+        beside([compile_something, lambda: rebalancers[0].propose()], plan, 20)
+        """)
+    )
+
+
 def test_spawned_processes(tmp_path) -> None:
     script = tmp_path / "spawned.py"
     body = """
