@@ -4,6 +4,7 @@ Loads go in, a plan comes out, and the plan goes where it is used. Modules whose
 an underscore are private.
 """
 
+from eplb_np import _interrupts as _interrupts  # first, so that it is in time
 from eplb_np import cuda, replay, workloads
 from eplb_np.bounds import lower_bound
 from eplb_np.mending.limits import MoveLimits

@@ -31,7 +31,10 @@ REBALANCER_FILE = ArchiveFormat(
     "eplb_np.rebalancer",
     version=1,
     suffixes=(".npz",),
-    needed=(),
+    needed=("moe_layer_ids", "num_layers", "topology"),
+    tables=(),
+    numbers=lambda header: _most_numbers(Topology(**header["topology"]), header["num_layers"]),
+    sized_by="topology and num_layers",
     complaint=" is not the state of a Rebalancer that Rebalancer.save wrote",
 )
 
@@ -262,12 +265,14 @@ class Rebalancer:
         Parameters
         ----------
         path : path-like
-            File to write. An existing file is replaced, and is left unchanged if writing fails.
+            File to write. An existing file is replaced, and keeps its mode; it is left unchanged
+            if writing fails. A symbolic link is followed.
 
         Raises
         ------
         ValueError
-            If the suffix is not ``.npz``.
+            If the suffix is not ``.npz``, the path leads to something that is not a regular file,
+            or the state has more than 2**26 numbers.
         FileNotFoundError
             If the folder does not exist.
         """
@@ -339,6 +344,12 @@ class Rebalancer:
 
     def __repr__(self) -> str:
         return f"Rebalancer({self.num_windows} windows observed, in use: {self._current})"
+
+
+def _most_numbers(topology: Topology, num_layers: int) -> int:
+    """Return the size of all arrays of a state: the forecast's, and a plan's."""
+    layers = as_size("num_layers", num_layers)
+    return layers * (8 * topology.num_experts + 2 + 2 * topology.num_replicas)
 
 
 def _reason(before: Plan, after: Plan, moves: Moves, expected: Expected, switched: bool) -> str:

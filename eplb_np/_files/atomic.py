@@ -6,17 +6,23 @@ import errno
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
-    """Write a temporary file beside ``path`` and rename it: a failure leaves the old file."""
+def write_atomically(
+    path: str | os.PathLike[str], write: Callable[[BinaryIO], object], mode: int = 0o666
+) -> None:
+    """Write a temporary file beside ``path`` and rename it: a failure leaves the old file.
+
+    The file is created with ``mode``, less the umask.
+    """
     check_folder(path)
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

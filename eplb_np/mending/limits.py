@@ -39,6 +39,8 @@ class MoveLimits:
 
     Notes
     -----
+    A limit of 2**40 replicas or more is no limit, and is stored as None.
+
     An expert that has lost all its replicas is placed whatever the limits. These fetches are
     counted against the limits first.
     """
@@ -51,7 +53,8 @@ class MoveLimits:
     def __post_init__(self) -> None:
         for name in ("total", "per_gpu"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, as_size(name, getattr(self, name), minimum=0))
+                most = as_size(name, getattr(self, name), minimum=0, maximum=None)
+                object.__setattr__(self, name, most if most < UNLIMITED else None)
         for name in ("price", "tolerance"):
             object.__setattr__(self, name, as_amount(name, getattr(self, name)))
 
