@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from os import PathLike
 from typing import Any
 
@@ -18,9 +18,9 @@ from eplb_np._loads.host import as_load
 from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
-from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.planning import Wanted, as_integer_type, check_current, check_is_plan, plan_next
+from eplb_np.proposal import Proposal, reason_of
 from eplb_np.topology import Topology
 
 POLICY = "refined"
@@ -33,34 +33,12 @@ REBALANCER_FILE = ArchiveFormat(
     "eplb_np.rebalancer",
     version=1,
     suffixes=(".npz",),
-    needed=(),
+    needed=("moe_layer_ids", "num_layers", "topology"),
+    tables=(),
+    numbers=lambda header: _most_numbers(Topology(**header["topology"]), header["num_layers"]),
+    sized_by="topology and num_layers",
     complaint=" is not the state of a Rebalancer that Rebalancer.save wrote",
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Proposal:
-    """What a `Rebalancer` proposes.
-
-    Parameters
-    ----------
-    plan : Plan
-        The plan to use next; the plan in use if no move pays off.
-    moves : Moves or None
-        Moves from the plan in use to ``plan``; None for the first plan, which has to be loaded in
-        full.
-    reason : str
-        Why, in one line.
-    """
-
-    plan: Plan
-    moves: Moves | None
-    reason: str
-
-    @property
-    def stays(self) -> bool:
-        """Whether to keep the plan in use: there is nothing to move."""
-        return self.moves is not None and len(self.moves) == 0
 
 
 class Rebalancer:
@@ -222,7 +200,7 @@ class Rebalancer:
                 plan = before
             self._set_current(plan)
             limited = self._limits.total is not None or self._limits.per_gpu is not None
-            reason = _reason(before, plan, moves, expected, switched, limited)
+            reason = reason_of(before, plan, moves, expected, switched, limited)
             return Proposal(plan, moves, reason)
 
     def _set_current(self, plan: Plan) -> None:
@@ -285,12 +263,14 @@ class Rebalancer:
         Parameters
         ----------
         path : path-like
-            File to write. An existing file is replaced, and is left unchanged if writing fails.
+            File to write. An existing file is replaced, and keeps its mode; it is left unchanged
+            if writing fails. A symbolic link is followed.
 
         Raises
         ------
         ValueError
-            If the suffix is not ``.npz``.
+            If the suffix is not ``.npz``, the path leads to something that is not a regular file,
+            or the state has more than 2**26 numbers.
         FileNotFoundError
             If the folder does not exist.
         """
@@ -369,21 +349,10 @@ class Rebalancer:
         return f"Rebalancer({self.num_windows} windows observed, in use: {self._current})"
 
 
-def _reason(
-    before: Plan, after: Plan, moves: Moves, expected: Expected, switched: bool, limited: bool
-) -> str:
-    """Say in one line what was done, and what balancedness to expect from it."""
-    load = expected.load
-    why = "the workload has changed; " if switched else ""
-    if before.topology.active_gpus != after.topology.active_gpus:
-        why = "the active GPUs have changed; "
-    if limited and not _groups_are_whole(after):
-        why += "groups are still moving back to their nodes; "
-    if len(moves) == 0:
-        return f"{why}no move pays off: expected balancedness {after.balancedness(load):.4f}"
-    fetches = "1 fetch takes" if len(moves) == 1 else f"{len(moves)} fetches take"
-    start = "" if before.topology != after.topology else f"from {before.balancedness(load):.4f} "
-    return f"{why}{fetches} expected balancedness {start}to {after.balancedness(load):.4f}"
+def _most_numbers(topology: Topology, num_layers: int) -> int:
+    """Return the size of all arrays of a state: the forecast's, and a plan's."""
+    layers = as_size("num_layers", num_layers)
+    return layers * (8 * topology.num_experts + 2 + 2 * topology.num_replicas)
 
 
 def _without(plan: Plan, lost_gpus: frozenset[int]) -> Plan:
@@ -393,15 +362,3 @@ def _without(plan: Plan, lost_gpus: frozenset[int]) -> Plan:
     phyrank = np.where(lost, plan.dtype.type(EMPTY), plan.phyrank)
     maps = Maps(phy2log, phyrank, count_replicas(phy2log, plan.topology.num_experts))
     return Plan._of_maps(maps, plan.topology, plan.policy, plan.moe_layer_ids or ())
-
-
-def _groups_are_whole(plan: Plan) -> bool:
-    """Whether every group is on one node, or placement is global."""
-    topology = plan.topology
-    if topology.placement == "global":
-        return True
-    there = np.zeros((plan.num_layers, topology.num_groups, topology.num_nodes), bool)
-    layer, slot = np.nonzero(plan.phy2log >= 0)
-    group = plan.phy2log[layer, slot] // (topology.num_experts // topology.num_groups)
-    there[layer, group, topology.gpu_of_slot[slot] // topology.gpus_per_node] = True
-    return bool((there.sum(axis=2) <= 1).all())

@@ -81,7 +81,10 @@ class Topology:
 
     def __post_init__(self) -> None:
         for name in ("num_experts", "num_replicas", "num_gpus", "num_nodes", "num_groups"):
-            object.__setattr__(self, name, as_size(name, getattr(self, name)))
+            given = getattr(self, name)
+            size = as_size(name, given)
+            if size is not given:
+                object.__setattr__(self, name, size)
         check_multiple("num_gpus", self.num_gpus, "num_nodes", self.num_nodes)
         check_multiple("num_experts", self.num_experts, "num_groups", self.num_groups)
         if self.num_replicas < self.num_experts:
@@ -90,6 +93,11 @@ class Topology:
                 f"num_replicas={self.num_replicas} is less than num_experts={self.num_experts}: "
                 f"every expert needs a slot, so give num_replicas={least} or more "
                 f"(a multiple of num_gpus={self.num_gpus})"
+            )
+        if self.gpu_slots is None and self.num_replicas < self.num_gpus:
+            raise ValueError(
+                f"num_replicas={self.num_replicas} is less than num_gpus={self.num_gpus}: every "
+                f"GPU needs a slot, so give num_replicas={self.num_gpus} or more, or fewer GPUs"
             )
         if self._is_plain:
             return
@@ -265,10 +273,12 @@ def _as_speed(speed: SupportsFloat) -> float:
 
 
 def _one_each(name: str, values: Iterable[T], num_gpus: int) -> list[T]:
-    listed = as_list(name, values, "give one entry for each GPU")
+    listed = as_list(name, values, "give one entry for each GPU", most=num_gpus)
     if len(listed) != num_gpus:
+        more = " or more" if len(listed) > num_gpus else ""
         raise ValueError(
-            f"{name} has {len(listed)} entries, but num_gpus={num_gpus}: give one for each GPU"
+            f"{name} has {len(listed)}{more} entries, but num_gpus={num_gpus}: "
+            "give one for each GPU"
         )
     return listed
 
@@ -276,7 +286,11 @@ def _one_each(name: str, values: Iterable[T], num_gpus: int) -> list[T]:
 def _as_active(active: ArrayLike | None, num_gpus: int) -> tuple[int, ...]:
     if active is None:
         return tuple(range(num_gpus))
-    given = np.asarray(active)
+    try:
+        # Only a range can be long without having taken the memory already.
+        given = np.asarray(active if len(active) <= num_gpus else None)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - objects raise anything here
+        given = np.asarray(None)
     if given.dtype == bool and given.shape == (num_gpus,):
         given = np.flatnonzero(given)
     numbers = sorted(given.tolist()) if given.ndim == 1 and given.dtype.kind in "iu" else []

@@ -44,6 +44,8 @@ class MoveLimits:
     first. If placement becomes hierarchical again because a lost GPU is back, the groups go back
     to their nodes within the limits, over several plans if need be. A total of 2 is enough for
     that.
+
+    A limit of 2**40 replicas or more is no limit, and is stored as None.
     """
 
     total: int | None = None
@@ -54,7 +56,8 @@ class MoveLimits:
     def __post_init__(self) -> None:
         for name in ("total", "per_gpu"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, as_size(name, getattr(self, name), minimum=0))
+                most = as_size(name, getattr(self, name), minimum=0, maximum=None)
+                object.__setattr__(self, name, most if most < UNLIMITED else None)
         for name in ("price", "tolerance"):
             object.__setattr__(self, name, as_amount(name, getattr(self, name)))
 
