@@ -14,6 +14,8 @@ def _fault(reason: str) -> pytest.MarkDecorator:
 
 
 BUDGETS = _fault("limits of moves are broken when a lost GPU comes back")
+BOTH_LIMITS = _fault("with both a total and a limit per GPU, the total can be exceeded")
+RESTARTS = _fault("a GPU lost and back between two proposals is taken to hold what it held")
 SPEEDS = _fault("GPU speeds without a sensible ratio crash the process or give NaN")
 PLANTED_CODE = _fault("the kernel cache runs files that somebody else planted")
 SIZES = _fault("sizes are believed before they are compared")
