@@ -11,7 +11,6 @@ import os
 import resource
 import select
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -37,7 +36,7 @@ class Allowed(NamedTuple):
     cpu_seconds: float = CPU_SECONDS
     peak_bytes: int = PEAK_BYTES
     asleep_seconds: float = 1.5
-    """Waiting for this long is waiting for ever; other processes may take a child's CPU for longer."""
+    """Who sleeps for so long waits for ever; a child that lacks a CPU does not sleep."""
     wall_seconds: float = 120.0
 
 
@@ -141,7 +140,9 @@ def main(module: str, long: str) -> None:
 @cache
 def outcomes(module: str, *, long: bool = False, **env: str) -> dict[str, Problems]:
     """Return the problems of every case of a module, found by a fresh Python process."""
-    result = attack_python(f"import arena; arena.main({module!r}, {'long' if long else ''!r})", **env)
+    result = attack_python(
+        f"import arena; arena.main({module!r}, {'long' if long else ''!r})", **env
+    )
     assert result.returncode == 0, result.stderr
     found: dict[str, Problems] = json.loads(result.stdout.splitlines()[-1])
     return found
@@ -167,7 +168,3 @@ def each(names, faults: Mapping[str, pytest.MarkDecorator] | None = None):
     assert not unknown, f"no such cases: {unknown}"
     params = [pytest.param(name, marks=faults.get(name, ())) for name in names]
     return pytest.mark.parametrize("name", params)
-
-
-if sys.platform == "win32":
-    pytest.skip("the attacks fork and limit processes as Unix does", allow_module_level=True)

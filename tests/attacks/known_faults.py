@@ -1,7 +1,7 @@
 """Faults that an attack found and that are still there.
 
-Each mark is strict: an attack that stops succeeding fails its test until its mark is removed. When a
-fault is mended, its mark goes, here and where it is used.
+Each mark is strict: once an attack no longer succeeds, its test fails until the mark is removed.
+Whoever mends a fault removes its mark, here and where it is used.
 """
 
 from __future__ import annotations

@@ -15,19 +15,19 @@ from typing import Any
 Rng = random.Random
 
 ODD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 1.5, -0.0, float("nan"), float("inf"), float("-inf"), 1e308, 2**31,
-    2**63, 2**64, 10**30, 10**400, "", "text", "two\nlines", "int32", "float16", "object", "U99", [],
-    {}, [[]], [None], [0, 1, 2], ["0"], {"a": 1}, [[[[[[[[[[1]]]]]]]]]], [True] * 8,
+    None, True, False, 0, -1, 1, 1.5, -0.0, float("nan"), float("inf"), float("-inf"), 1e308,
+    2**31, 2**63, 2**64, 10**30, 10**400, "", "text", "two\nlines", "\x1b[31m", "int32", "float16",
+    "object", "U99", [], {}, [[]], [None], [0, 1, 2], ["0"], {"a": 1}, [[[[[[1]]]]]], [True] * 8,
 )  # fmt: skip
 
 SHAPES = (
-    (), (0,), (-1,), (1,), (2**20, 2**20), (2**62, 4), (2**63,), (3, 0), (1, 1, 1, 1), (True,), ("2",),
-    (2.0,), (None,),
+    (), (0,), (-1,), (1,), (2**20, 2**20), (2**62, 4), (2**63,), (3, 0), (1, 1, 1, 1), (True,),
+    ("2",), (2.0,), (None,),
 )  # fmt: skip
 
 DTYPES = (
-    "<i4", "<i8", ">i8", "<u8", "|i1", "|b1", "<f2", "<f8", "<f16", "<c16", "|O", "<U5", "|S8", "|V8",
-    "<M8[s]", [("a", "<i4")], "<i3", "", None, "<i8,<i8", "|V0", "<U0",
+    "<i4", "<i8", ">i8", "<u8", "|i1", "|b1", "<f2", "<f8", "<f16", "<c16", "|O", "<U5", "|S8",
+    "|V8", "<M8[s]", [("a", "<i4")], "<i3", "", None, "<i8,<i8", "|V0", "<U0",
 )  # fmt: skip
 
 
@@ -41,7 +41,9 @@ def flip_bits(content: bytes, rng: Rng) -> bytes:
 def overwrite(content: bytes, rng: Rng) -> bytes:
     start = rng.randrange(len(content))
     size = rng.choice([1, 4, 32])
-    return content[:start] + rng.choice([b"\0", b"\xff", b"9", b"["]) * size + content[start + size :]
+    return (
+        content[:start] + rng.choice([b"\0", b"\xff", b"9", b"["]) * size + content[start + size :]
+    )
 
 
 def cut(content: bytes, rng: Rng) -> bytes:
@@ -83,7 +85,9 @@ def damage_npy(content: bytes, rng: Rng) -> bytes:
         header["shape"] = header["shape"][::-1]
     text = repr(header)
     if what == "text":
-        text = rng.choice(["", "(" * 500, "{'a': 1L}", text.replace(",", "L,"), text * 3, "9" * 9000])
+        text = rng.choice(
+            ["", "(" * 500, "{'a': 1L}", text.replace(",", "L,"), text * 3, "9" * 9000]
+        )
     version = rng.choice([b"\2\0", b"\3\0", b"\7\7"]) if what == "version" else content[6:8]
     encoded = text.encode() + b"\n"
     length = len(encoded).to_bytes(4 if what == "version" else 2, "little")
@@ -129,7 +133,9 @@ def damage_zip(content: bytes, rng: Rng) -> bytes:
     members = unpack(content)
     i, k = rng.randrange(len(members)), rng.randrange(len(members))
     (name, inside), (other, _) = members[i], members[k]
-    what = rng.choice(["inside", "inside", "json", "json", "json", "swap", "drop", "again", "rename"])
+    what = rng.choice(
+        ["inside", "inside", "json", "json", "json", "swap", "drop", "again", "rename"]
+    )
     if what == "json":
         return change_json(content, lambda text: damage_json(text, rng))
     if what == "inside":
@@ -141,7 +147,10 @@ def damage_zip(content: bytes, rng: Rng) -> bytes:
     elif what == "again":
         members.append((name, members[k][1]))
     else:
-        members[i] = (rng.choice(["../" + name, name[:-4], name.upper(), "/", "header.npy"]), inside)
+        members[i] = (
+            rng.choice(["../" + name, name[:-4], name.upper(), "/", "header.npy"]),
+            inside,
+        )
     return pack(members, rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]))
 
 

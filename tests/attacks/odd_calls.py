@@ -20,7 +20,7 @@ ALLOWED = Allowed(cpu_seconds=40, asleep_seconds=20)
 LOAD = np.random.default_rng(5).integers(0, 100, (3, 12)).astype(np.float32)
 SIZES = {"num_replicas": 16, "num_gpus": 8, "num_nodes": 2, "num_groups": 4}
 TOPOLOGY = Topology(12, 16, 8, 2, 4)
-MADE = eplb_np.make_plan(LOAD, TOPOLOGY)
+MADE = eplb_np.in_order_plan(3, TOPOLOGY)
 
 
 class NoAnswer:
@@ -50,13 +50,14 @@ class Loud:
 
 
 ODD: tuple[Any, ...] = (
-    None, True, False, -1, 0, 1, 5, 3.5, float("nan"), float("inf"), 1e308, 2**15, -(2**63), "", "3",
-    "hybrid", b"3", "two\nlines", [], [[]], [1], [1, 2], [[1], [1, 2]], {}, {"a": 1}, {1, 2}, object(),
-    NoAnswer(), Loud(), Decimal(4), Fraction(4), 1j, np.nan, np.int8(4), np.uint64(4), np.float32(4),
-    np.array(4), np.array([4]), np.array("4"), np.array([], int), np.array([None]), np.ones((3, 12)),
-    np.ones((2, 3, 12)), np.full((3, 12), np.nan), np.ma.masked, np.ma.masked_array([1, 2], [True, False]),
-    np.datetime64("2020-01-01"), int, len, range(8), [0.5] * 8, ["1"] * 8, [None] * 8,
-    [NoAnswer()] * 8, [True] * 8, [False] * 8, [2] * 8, [2**70] * 8, [Loud()] * 8, [1, 1], TOPOLOGY, MADE,
+    None, True, False, -1, 0, 1, 5, 3.5, float("nan"), float("inf"), 1e308, 2**15, -(2**63), "",
+    "3", "hybrid", b"3", "two\nlines", [], [[]], [1], [1, 2], [[1], [1, 2]], {}, {"a": 1}, {1, 2},
+    object(), NoAnswer(), Loud(), Decimal(4), Fraction(4), 1j, np.nan, np.int8(4), np.uint64(4),
+    np.float32(4), np.array(4), np.array([4]), np.array("4"), np.array([], int), np.array([None]),
+    np.ones((3, 12)), np.ones((2, 3, 12)), np.full((3, 12), np.nan), np.ma.masked,
+    np.ma.masked_array([1, 2], [True, False]), np.datetime64("2020-01-01"), int, len, range(8),
+    [0.5] * 8, ["1"] * 8, [None] * 8, [NoAnswer()] * 8, [True] * 8, [False] * 8, [2] * 8,
+    [2**70] * 8, [Loud()] * 8, [1, 1], TOPOLOGY, MADE,
 )  # fmt: skip
 
 # Nobody can hold so many; where a million is legal, it may take its time.
@@ -152,7 +153,9 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def attack(call: Callable[..., Any], arguments: dict[str, Any], values: tuple[Any, ...]) -> Problems:
+def attack(
+    call: Callable[..., Any], arguments: dict[str, Any], values: tuple[Any, ...]
+) -> Problems:
     """Call with each of the values in each place; note what is neither answer nor complaint."""
     problems: Problems = {}
     assert _call(call, arguments) == ""
@@ -162,7 +165,7 @@ def attack(call: Callable[..., Any], arguments: dict[str, Any], values: tuple[An
         for value in values:
             said = _call(call, {**arguments, name: value})
             if said:
-                text = f"{name} = {ascii(repr(value)[:60])}: {said}"
+                text = f"{name} = {repr(value)[:60]!a}: {said}"
                 problems.setdefault("wrong", []).append(text)
             if "slow" in said:
                 break

@@ -91,11 +91,13 @@ def plan_from_windows(rng: Rng) -> None:
 
 
 def mend(rng: Rng) -> None:
-    """A plan of any origin, mended for the same GPUs: within the limits from the first to the last."""
+    """A plan, mended three times for the same GPUs within the limits."""
     topology = random_topology(rng)
     layers = draw(rng, 1, 3)
     load = np.asarray(random_load(rng, layers, topology.num_experts), np.float64)
-    current = eplb_np.make_plan(load, topology, policy="refined", dtype=rng.choice([np.int64, np.int32]))
+    current = eplb_np.make_plan(
+        load, topology, policy="refined", dtype=rng.choice([np.int64, np.int32])
+    )
     limits = random_limits(rng)
     for _ in range(3):
         window = np.asarray(random_load(rng, layers, topology.num_experts), np.float64)
@@ -156,8 +158,12 @@ def attack(act: Callable[[Rng], None], number: int, seed: int) -> Problems:
                 place = error.__traceback__
                 while place is not None and place.tb_next is not None:
                     place = place.tb_next
-                where = f"line {place.tb_lineno} of {place.tb_frame.f_code.co_name}" if place else ""
-                text = f"case {k} of seed {seed}: {type(error).__name__}: {str(error)[:300]}, {where}"
+                where = (
+                    f"line {place.tb_lineno} of {place.tb_frame.f_code.co_name}" if place else ""
+                )
+                text = (
+                    f"case {k} of seed {seed}: {type(error).__name__}: {str(error)[:300]}, {where}"
+                )
                 problems.setdefault("wrong", []).append(text)
     return {kind: texts[:5] for kind, texts in problems.items()}
 
@@ -179,8 +185,7 @@ def extreme_speeds(speeds: list[float]) -> Problems:
         plan = eplb_np.make_plan(load[:, ::-1], current=plan, policy="refined")
         check_plan(plan, load, full=True)
     except ValueError as error:
-        assert "gpu_speeds" in str(error)
-        assert "\n" not in str(error)
+        return {} if "speed" in str(error) else {"wrong": [str(error)]}
     return {}
 
 

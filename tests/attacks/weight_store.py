@@ -71,7 +71,9 @@ class Store:
                 read.append((move.slot, move.expert))
             for slot, expert in read:
                 row[slot] = expert
-            assert had <= set(row), f"experts {had - set(row)} of layer {layer} were lost on the way"
+            assert had <= set(row), (
+                f"experts {had - set(row)} of layer {layer} were lost on the way"
+            )
 
 
 class Deployment(NamedTuple):
@@ -103,7 +105,7 @@ DEPLOYMENTS = {
 }
 COMES_BACK = [name for name in DEPLOYMENTS if name != "may not move"]
 PROPOSALS_TO_RETURN = 60
-"""Within so many proposals all is as if no GPU had ever been gone. Each makes at least one fetch."""
+"""Within so many proposals no slot is empty any more, and groups are whole."""
 
 
 class Engine:
@@ -204,7 +206,9 @@ class Engine:
         if self.deployment.limits.total == 0:
             return
         if self.limits is self.deployment.limits:
-            self.limits = MoveLimits(total=self.rng.randrange(3, 9), per_gpu=self.rng.randrange(1, 4))
+            self.limits = MoveLimits(
+                total=self.rng.randrange(3, 9), per_gpu=self.rng.randrange(1, 4)
+            )
         else:
             self.limits = self.deployment.limits
         topology = self.rebalancer.topology
@@ -297,7 +301,9 @@ def comes_back(name: str, seed: int) -> Problems:
             if not gone and engine.is_restored():
                 break
         else:
-            broken.append(f"GPU {gpu} is back, but {PROPOSALS_TO_RETURN} proposals did not restore all")
+            broken.append(
+                f"GPU {gpu} is back, but {PROPOSALS_TO_RETURN} proposals did not restore all"
+            )
         if len(broken) == 3:
             break
     return {"wrong": broken} if broken else {}
@@ -343,7 +349,9 @@ def cases(long: bool) -> dict[str, Callable[[], Problems]]:
     random_events = {
         f"{name}, events": lambda name=name: events(name, number, int(long)) for name in DEPLOYMENTS
     }
-    returns = {f"{name}, back": lambda name=name: comes_back(name, int(long)) for name in COMES_BACK}
+    returns = {
+        f"{name}, back": lambda name=name: comes_back(name, int(long)) for name in COMES_BACK
+    }
     restarted = {
         f"{name}, restarts": lambda name=name: restarts(name, number // 10, int(long))
         for name in COMES_BACK
