@@ -11,6 +11,7 @@ import os
 import resource
 import select
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -140,9 +141,10 @@ def main(module: str, long: str) -> None:
 @cache
 def outcomes(module: str, *, long: bool = False, **env: str) -> dict[str, Problems]:
     """Return the problems of every case of a module, found by a fresh Python process."""
-    result = attack_python(
-        f"import arena; arena.main({module!r}, {'long' if long else ''!r})", **env
-    )
+    script = f"import arena; arena.main({module!r}, {'long' if long else ''!r})"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)  # cases may give root's rights up
+        result = attack_python(script, TMPDIR=folder, **env)
     assert result.returncode == 0, result.stderr
     found: dict[str, Problems] = json.loads(result.stdout.splitlines()[-1])
     return found

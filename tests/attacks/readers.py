@@ -99,7 +99,7 @@ READERS = {
     "read_loads .npy": Reader(".npy", write_loads, read_loads, check_loads, damage_npy),
     "read_loads .npz": Reader(".npz", write_loads, read_loads, check_loads, damage_zip),
 }
-WITH_TOPOLOGY = [name for name in READERS if "oad_" not in name and "read_" not in name]
+WITH_TOPOLOGY = [name for name in READERS if not name.startswith("read_loads")]
 
 HUGE = (10**6, 10**9, 2**31, 2**40, 2**63, 10**30)
 SPEEDS = (5e-324, 1e-320, 1e-308, 1e-200, 1e200, 1e308)

@@ -38,6 +38,6 @@ def test_a_file_with_extreme_numbers_is_read_or_refused(name) -> None:
 
 
 @pytest.mark.slow
-@each(READERS)
+@each(READERS, dict.fromkeys(WITH_TOPOLOGY, known_faults.SIZES))
 def test_thousands_of_damaged_files(name) -> None:
     held(outcomes("readers", long=True)[name], *HARMFUL)

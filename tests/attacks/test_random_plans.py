@@ -32,7 +32,7 @@ def test_extreme_speeds_are_planned_for_or_refused(name) -> None:
 
 @needs_jit
 @pytest.mark.slow
-@each(NAMES)
+@each(NAMES, {"mend": known_faults.BOTH_LIMITS})
 def test_thousands_of_random_calls_give_plans(name) -> None:
     held(outcomes("random_plans", long=True)[name], *HARMFUL)
 
