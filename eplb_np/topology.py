@@ -16,6 +16,13 @@ Placement = Literal["hierarchical", "global"]
 
 T = TypeVar("T")
 
+LEAST_SPEED = 2.0**-40
+MOST_SPEED = 2.0**40
+MOST_SPEED_RATIO = 1000.0
+"""Speeds that GPUs may have. A GPU that is a thousand times slower than another is as good as gone.
+Within this range, no product of a load and a speed overflows, and no difference of GPU times is
+lost in rounding."""
+
 
 class Gpus(NamedTuple):
     """The D GPUs of a deployment, in the form that kernels take."""
@@ -47,8 +54,9 @@ class Topology:
         Slots of each GPU, if they differ; they add up to ``num_replicas``. Stored as a tuple,
         or as None if all GPUs have the same number.
     gpu_speeds : sequence of float, optional
-        Speed of each GPU, if they differ: the load that it processes in one unit of time.
-        Stored as a tuple, or as None if all are 1.
+        Speed of each GPU, if they differ: the load that it processes in one unit of time. From
+        2**-40 to 2**40, and the fastest GPU is at most 1000 times as fast as the slowest. Stored
+        as a tuple, or as None if all are 1.
     active_gpus : sequence of int, or of bool, optional
         The GPUs that are available, as ids or as a mask; by default all. Stored as an ascending
         tuple of ids, or as None if all are. The slots of a GPU that is gone keep their numbers
@@ -58,7 +66,8 @@ class Topology:
     ------
     ValueError
         If a size is not a positive integer, or two sizes do not fit together: the message names
-        the nearest sizes that do. If the active GPUs have fewer slots than there are experts:
+        the nearest sizes that do. If a speed, or the ratio of two speeds, is out of range. If the
+        active GPUs have fewer slots than there are experts:
         the message says how many are missing.
 
     Notes
@@ -256,18 +265,25 @@ def _as_slots(slots: Sequence[int] | None, num_replicas: int, num_gpus: int) -> 
 def _as_speeds(speeds: Sequence[float] | None, num_gpus: int) -> tuple[float, ...]:
     if speeds is None:
         return (1.0,) * num_gpus
-    return tuple(_as_speed(speed) for speed in _one_each("gpu_speeds", speeds, num_gpus))
+    given = tuple(_as_speed(speed) for speed in _one_each("gpu_speeds", speeds, num_gpus))
+    if max(given) > min(given) * MOST_SPEED_RATIO:
+        raise ValueError(
+            f"gpu_speeds are from {min(given)} to {max(given)}: the fastest GPU may be at most "
+            f"{MOST_SPEED_RATIO:.0f} times as fast as the slowest, so leave a GPU that is slower "
+            "out of active_gpus, and give it another speed"
+        )
+    return given
 
 
 def _as_speed(speed: SupportsFloat) -> float:
     try:
         value = float(speed)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = 0.0
-    if not 0 < value < float("inf"):
+    if not LEAST_SPEED <= value <= MOST_SPEED:
         raise ValueError(
-            f"an entry of gpu_speeds is {one_line(speed)}: give a finite positive number, and "
-            "leave a GPU that is gone out of active_gpus"
+            f"an entry of gpu_speeds is {one_line(speed)}: give a positive number from 2**-40 to "
+            "2**40, and leave a GPU that is gone out of active_gpus"
         )
     return value
 

@@ -97,6 +97,11 @@ def test_arrays_are_read_only():
         ({"gpu_speeds": [1, 1, 1, 0]}, ["gpu_speeds is 0", "positive", "active_gpus"]),
         ({"gpu_speeds": [1, 1, 1, float("nan")]}, ["gpu_speeds is nan"]),
         ({"gpu_speeds": [1, 1, 1, "x"]}, ["gpu_speeds is 'x'"]),
+        ({"gpu_speeds": [5e-324] * 4}, ["gpu_speeds is 5e-324", "2**-40 to 2**40"]),
+        ({"gpu_speeds": [1e300] * 4}, ["gpu_speeds is 1e+300", "2**-40 to 2**40"]),
+        ({"gpu_speeds": [1, 1, 1, float("inf")]}, ["gpu_speeds is inf", "2**-40 to 2**40"]),
+        ({"gpu_speeds": [1, 1, 1, 10**400]}, ["gpu_speeds is 1000", "2**-40 to 2**40"]),
+        ({"gpu_speeds": [1, 2, 0.001, 1]}, ["from 0.001 to 2.0", "at most 1000 times"]),
         ({"gpu_speeds": [1]}, ["gpu_speeds has 1 entries"]),
         ({"active_gpus": []}, ["active_gpus=[] must be unique GPU ids in 0..3", "bools"]),
         ({"active_gpus": [0, 0, 1, 2]}, ["active_gpus=[0, 0, 1, 2] must be unique"]),
@@ -141,3 +146,9 @@ def test_long_values_are_shortened_in_messages():
     with pytest.raises(ValueError, match=r"\.\.\. must be unique") as error:
         Topology(8, 1 << 20, 1 << 12, active_gpus=[-1] * (1 << 12))
     assert len(str(error.value)) < 1000
+
+
+def test_the_largest_range_of_speeds_is_accepted():
+    for slowest in (2.0**-40, 1.0, 2.0**40 / 1000):
+        speeds = (slowest, slowest, slowest * 1000, slowest)
+        assert Topology(8, 12, 4, gpu_speeds=speeds).gpu_speeds == speeds

@@ -18,6 +18,9 @@ from eplb_np.maps.maps import EMPTY
 from eplb_np.mending.budget import charge, total_left
 from eplb_np.mending.layer_plan import LayerPlan
 
+SCATTERED = -1.0
+"""Excess of a layer whose groups must go home within a budget, see ``regrouping.py``."""
+
 
 class Regrouping(NamedTuple):
     """The groups and nodes of one layer, and working memory."""

@@ -17,6 +17,7 @@ from eplb_np.maps.maps import EMPTY, Maps
 from eplb_np.mending.budget import Budget
 from eplb_np.mending.descent import descend
 from eplb_np.mending.group_swaps import (
+    SCATTERED,
     Regrouping,
     empty_foreign_slots,
     find_homes,
@@ -46,9 +47,6 @@ from eplb_np.topology import Gpus
 
 ROUNDING = 1e-12
 """A longest time that grows by less than this share has not grown."""
-
-SCATTERED = -1.0
-"""Excess of a layer whose groups must go home within a budget, see ``regrouping.py``."""
 
 
 class Terms(NamedTuple):

@@ -63,6 +63,7 @@ class _Mending:
         limits: MoveLimits,
         num_threads: int | None,
     ) -> None:
+        from eplb_np.mending.group_swaps import SCATTERED
         from eplb_np.mending.layers import repair_layers
 
         num_layers = len(in_use)
@@ -77,7 +78,7 @@ class _Mending:
         self.excess = np.empty(num_layers)  # load of the slowest GPU above the mean
         unlimited = bool(self.budget.min() >= self.held.size)
         repair_layers(self.load, *self.sizes, self.budget, unlimited, self.repaired, self.excess)
-        if (self.excess < 0).any():
+        if (self.excess == SCATTERED).any():
             from eplb_np.mending.regrouping import regroup_layers
 
             regroup_layers(self.load, *self.sizes, self.budget, self.repaired, self.excess)

@@ -22,6 +22,7 @@ from eplb_np.local_search.layers import node_speeds
 from eplb_np.maps.maps import EMPTY
 from eplb_np.mending.budget import Budget, charge, may_fetch, total_left
 from eplb_np.mending.group_swaps import (
+    SCATTERED,
     Regrouping,
     empty_foreign_slots,
     find_homes,
@@ -46,7 +47,7 @@ def regroup_layers(
 ) -> None:
     """Bring the groups of the layers home that `repair_layers` has left, within the budget.
 
-    Those are the layers with a negative ``excess``; the arguments are those of `repair_layers`.
+    Those layers have an ``excess`` of `SCATTERED`; the arguments are those of `repair_layers`.
     Lost experts are placed first, in all layers, and only they may exceed the budget. Then each
     layer in turn is regrouped: at once if the budget allows it, else as far as it goes. Out:
     ``excess``, 0 for layers that are not regrouped yet, as those are not mended.
@@ -59,7 +60,7 @@ def regroup_layers(
     saved, fetches = ints(phy2log.shape[1]), Budget(budget, ints(num_gpus + 1))
     for lost_only in (True, False):
         for i in range(num_layers):
-            if excess[i] >= 0.0:
+            if excess[i] != SCATTERED:
                 continue
             layer = LayerPlan(phy2log[i], saved, weight, logcnt, gpus, fetches)
             unit = scale_loads(load[i], node_speeds(gpus, regrouping.node_speed), weight)
@@ -247,7 +248,7 @@ def _best_opening(
                 if regrouping.placed[e] < 2:
                     continue
                 cost = weight[e] / (regrouping.logcnt[e] - 1) + LAST_RESORT
-            if cost < best:
+            if cost < best or found < 0:
                 best = cost
                 found = slot
                 found_gpu = g
@@ -261,31 +262,28 @@ def _bring_displaced_home(regrouping: Regrouping, layer: LayerPlan, overwrite: b
     Into empty slots, or else, to ``overwrite``, into those of other replicas.
     """
     weight = layer.weight
-    last: Int = -1  # the expert tried last; -1 to start from the heaviest
+    tried = layer.logcnt
+    tried[:] = 0
     while total_left(layer.budget) > 0:
         e: Int = -1
         for other in range(weight.shape[0]):
-            if regrouping.placed[other] > 0 or regrouping.logcnt[other] == 0:
-                continue
-            tried = last >= 0 and (
-                weight[other] > weight[last] or (weight[other] == weight[last] and other <= last)
-            )
-            if not tried and (e < 0 or weight[other] > weight[e]):
+            displaced = regrouping.placed[other] == 0 and regrouping.logcnt[other] > 0
+            if displaced and not tried[other] and (e < 0 or weight[other] > weight[e]):
                 e = other
         if e < 0:
             return
         home = _home(regrouping, e)
-        last = e
+        tried[e] = 1
         slot, g = _best_opening(regrouping, layer, home, home + 1, True)
         if slot >= 0 and (overwrite or layer.phy2log[slot] == EMPTY):
             _put(regrouping, layer, e, slot, g)
-            last = -1  # a replica elsewhere may be overwritten now
+            tried[:] = 0  # replicas elsewhere may be overwritten now
             continue
         if not overwrite:
             continue
         slot, g = _best_opening(regrouping, layer, home, home + 1, False)
         if slot < 0 and _exchange(regrouping, layer, e):
-            last = -1
+            tried[:] = 0
 
 
 @kernel

@@ -46,10 +46,10 @@ def plan(*args: str) -> tuple[int, str, str]:
     return code, out, err
 
 
-def refused(*args: str, names: str) -> None:
+def refused(*args: str, names: str, status: int = 2) -> None:
     """Assert that the command says in one line of plain text what is wrong with which file."""
     code, out, err = plan(*args, *OPTIONS)
-    assert code == 2, (code, err)
+    assert code == status, (code, err)
     assert out == ""
     assert err.count("\n") == 1, err
     assert names in err, err

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import known_faults
 import numpy as np
 import pytest
 from arena import HARMFUL, attack_python, each, held, outcomes
@@ -19,22 +18,12 @@ def named(*acts) -> list[str]:
     return [act.__name__ for act in acts]
 
 
-OUTPUT_FAULTS = {
-    name: known_faults.OUTPUT
-    for name in named(*OUTPUTS)
-    if name not in ("output_is_a_hard_link_to_the_input", "output_is_a_folder")
-}
-COMPLAINT_FAULTS = {
-    name: known_faults.COMMAND for name in named(*COMPLAINTS) if name != "name_has_several_lines"
-} | {"sizes_are_huge": known_faults.SIZES}
-
-
-@each(named(*OUTPUTS), OUTPUT_FAULTS)
+@each(named(*OUTPUTS))
 def test_an_output_replaces_nothing_that_it_must_not(name) -> None:
     held(outcomes("command_cases")[name], *HARMFUL)
 
 
-@each(named(*COMPLAINTS), COMPLAINT_FAULTS)
+@each(named(*COMPLAINTS))
 def test_a_complaint_is_one_line_that_names_the_file(name) -> None:
     held(outcomes("command_cases")[name], *HARMFUL)
 
@@ -55,7 +44,6 @@ def command(tmp_path):
     return start
 
 
-@known_faults.COMMAND
 def test_a_full_disk_behind_stdout_is_one_line(command) -> None:
     with Path("/dev/full").open("w") as full:
         process = command("loads.npy", "-o", "plan.json", stdout=full)
@@ -75,7 +63,6 @@ def test_a_closed_pipe_behind_stdout_is_no_traceback(command) -> None:
     assert err.count("\n") <= 1, err
 
 
-@known_faults.COMMAND
 def test_another_encoding_of_stdout_is_no_traceback(command) -> None:
     process = command(
         "lädt.npy", "-o", "plän.json", stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"}
@@ -102,7 +89,6 @@ eplb_np.__main__.main()
 """
 
 
-@known_faults.COMMAND
 @pytest.mark.parametrize("module", ["click", "rich.console", "eplb_np.cli.plan"])
 def test_an_early_interrupt_is_no_traceback(module) -> None:
     result = attack_python(INTERRUPTED.format(module=module))

@@ -1,6 +1,5 @@
 """Whatever is done to a file, its reader returns what is sound or says in one line what is not."""
 
-import known_faults
 import pytest
 from arena import HARMFUL, each, held, outcomes
 from readers import EXTREME, READERS, WITH_TOPOLOGY
@@ -9,9 +8,6 @@ from support import needs_jit
 pytestmark = needs_jit
 
 EXTREMES = [f"{name}, {kind}" for name in WITH_TOPOLOGY for kind in EXTREME]
-FAULTS = {
-    name: known_faults.SIZES if name.endswith("sizes") else known_faults.SPEEDS for name in EXTREMES
-}
 
 
 @each(READERS)
@@ -19,10 +15,7 @@ def test_a_damaged_file_is_read_or_refused(name) -> None:
     held(outcomes("readers")[name], *HARMFUL)
 
 
-WARNS = ("Plan.load .json", "Rebalancer.load .npz", "read_loads .npy", "read_loads .npz")
-
-
-@each(READERS, dict.fromkeys(WARNS, known_faults.COMMAND))
+@each(READERS)
 def test_a_damaged_file_causes_no_warning(name) -> None:
     held(outcomes("readers")[name], "warning")
 
@@ -32,12 +25,12 @@ def test_a_refusal_can_be_printed(name) -> None:
     held(outcomes("readers")[name], "unprintable")
 
 
-@each(EXTREMES, FAULTS)
+@each(EXTREMES)
 def test_a_file_with_extreme_numbers_is_read_or_refused(name) -> None:
     held(outcomes("readers")[name], *HARMFUL, "warning")
 
 
 @pytest.mark.slow
-@each(READERS, dict.fromkeys(WITH_TOPOLOGY, known_faults.SIZES))
+@each(READERS)
 def test_thousands_of_damaged_files(name) -> None:
     held(outcomes("readers", long=True)[name], *HARMFUL)

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import known_faults
 import pytest
 from support import TESTS
 
@@ -24,8 +23,3 @@ def test_a_named_test_exists(file, test) -> None:
     found = [path for path in TESTS.rglob(Path(file).name) if str(path).endswith(f"/{file}")]
     assert len(found) == 1, f"{file} is in {found}"
     assert re.search(rf"^def {test}\(", found[0].read_text(), re.MULTILINE)
-
-
-def test_the_page_says_whether_faults_are_known() -> None:
-    left = [name for name in vars(known_faults) if name.isupper()]
-    assert ("known_faults.py" in PAGE) == bool(left), left

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import known_faults
 import pytest
 from arena import attack_python
 from support import PACKAGE, needs_jit
@@ -73,7 +72,6 @@ def test_no_killed_save_of_many_leaves_half_a_file(kill, name, tmp_path) -> None
         check_whole(tmp_path / name)
 
 
-@known_faults.INTERRUPTIONS
 @pytest.mark.parametrize("name", ["plan.json", "state.npz"])
 def test_the_next_save_removes_what_killed_ones_left(name, tmp_path) -> None:
     path = tmp_path / name
@@ -141,7 +139,6 @@ WORK = {
 }
 
 
-@known_faults.INTERRUPTIONS
 @pytest.mark.parametrize("work", WORK)
 def test_a_child_of_a_fork_can_propose_while_another_thread(work, tmp_path) -> None:
     path = str(tmp_path / "state.npz")
@@ -183,7 +180,6 @@ assert lost == 0, f"{{lost}} of {rounds} were lost"
 """
 
 
-@known_faults.INTERRUPTIONS
 def test_what_is_said_to_be_in_use_during_a_proposal_is_not_lost() -> None:
     result = attack_python(USING.format(rounds=15))
     assert result.returncode == 0, result.stderr

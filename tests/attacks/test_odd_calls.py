@@ -1,6 +1,5 @@
 """Whatever is passed to a public function, it answers or says in one line what is wrong with it."""
 
-import known_faults
 import pytest
 from arena import HARMFUL, each, held, outcomes
 from odd_calls import CALLS
@@ -8,25 +7,13 @@ from support import needs_jit
 
 pytestmark = needs_jit
 
-ODD_FAULTS = dict.fromkeys(
-    ["Topology", "MoveLimits", "make_plan", "in_order_plan", "Plan", "Rebalancer",
-     "Rebalancer.use_gpus", "rebalance_experts", "rebalance_experts_hierarchical",
-     "replicate_experts", "balanced_packing"],
-    known_faults.ODD_ARGUMENTS,
-)  # fmt: skip
-HUGE_FAULTS = dict.fromkeys(
-    ["MoveLimits", "make_plan", "rebalance_experts", "rebalance_experts_hierarchical",
-     "balanced_packing"],
-    known_faults.SIZES,
-)  # fmt: skip
 
-
-@each(CALLS, ODD_FAULTS)
+@each(CALLS)
 def test_an_odd_argument_is_taken_or_refused(name) -> None:
     held(outcomes("odd_calls")[f"{name}, odd"], *HARMFUL)
 
 
-@each(CALLS, HUGE_FAULTS)
+@each(CALLS)
 def test_a_huge_number_is_taken_or_refused(name) -> None:
     held(outcomes("odd_calls")[f"{name}, huge"], *HARMFUL)
 

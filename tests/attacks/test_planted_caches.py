@@ -5,7 +5,6 @@ import os
 import pickle
 from pathlib import Path
 
-import known_faults
 import pytest
 from arena import attack_python
 from support import copy_package, needs_jit, run_python
@@ -137,7 +136,6 @@ PLANTS = [
 ]  # fmt: skip
 
 
-@known_faults.PLANTED_CODE
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_planted_file_is_not_run(plant, planted) -> None:
     files, plan_with_it, marker = planted
@@ -153,7 +151,6 @@ print(eplb_np.replicate_experts([[90, 30, 10]], 5)[2].tolist())
 """
 
 
-@known_faults.PLANTED_CODE
 def test_a_fifo_in_a_files_place_is_not_waited_for(planted, tmp_path) -> None:
     files, _, _ = planted
     for file in files:
@@ -163,7 +160,6 @@ def test_a_fifo_in_a_files_place_is_not_waited_for(planted, tmp_path) -> None:
     assert (result.returncode, result.stdout.strip()) == (0, SOUND)
 
 
-@known_faults.PLANTED_CODE
 def test_what_the_cache_makes_is_the_users_alone(sound_cache, tmp_path) -> None:
     package, _, home = sound_cache
     before = os.umask(0)
@@ -176,7 +172,6 @@ def test_what_the_cache_makes_is_the_users_alone(sound_cache, tmp_path) -> None:
     assert modes == {(True, "0o700"), (False, "0o600")}
 
 
-@known_faults.PLANTED_CODE
 def test_a_relative_folder_is_not_made_in_the_working_folder(sound_cache, tmp_path) -> None:
     package, _, home = sound_cache
     assert call(package, "cache", home, cwd=tmp_path) == SOUND
