@@ -99,8 +99,9 @@ warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of fork with
 topology = eplb_np.Topology(64, 80, 16, 4, 8)
 rebalancer = eplb_np.Rebalancer(topology, 24, limits=eplb_np.MoveLimits(total=50))
 draws = np.random.default_rng(0)
+windows = draws.lognormal(3, 1, (32, 24, 64))  # a generator's lock would not survive a fork
 def window():
-    return draws.lognormal(3, 1, (24, 64))
+    return windows[time.perf_counter_ns() % 32]
 rebalancer.observe(window())
 rebalancer.propose()
 stop = threading.Event()

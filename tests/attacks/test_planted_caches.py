@@ -161,7 +161,9 @@ def test_a_fifo_in_a_files_place_is_not_waited_for(planted, tmp_path) -> None:
 
 
 def test_what_the_cache_makes_is_the_users_alone(sound_cache, tmp_path) -> None:
-    package, _, home = sound_cache
+    package = sound_cache[0]
+    home = tmp_path / "home"  # others have left kernels in that of the fixture by now
+    home.mkdir()
     before = os.umask(0)
     try:
         assert call(package, tmp_path / "new" / "cache", home) == SOUND
