@@ -1,5 +1,6 @@
 """Machine code on disk: used where it is sound, and never in the way."""
 
+import ast
 import gc
 import os
 import signal
@@ -7,6 +8,7 @@ import stat
 import sys
 import tempfile
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -373,11 +375,40 @@ def test_what_another_user_plants_is_not_run(tmp_path):
         assert output_of(code, package=package, **here) == "[[3, 1, 1]]"
 
 
+@needs_root
+def test_other_users_read_what_root_left_for_them(folder, monkeypatch):
+    """As when an image is built. They can read neither pytest's folder nor root's home."""
+    with shared_folder(0o755) as shared:
+        monkeypatch.setattr(config, "CACHE_DIR", str(shared / "cache"))
+        assert run_kernel() == COMPILED
+        assert as_nobody(run_kernel) == COMPILED
+        (file,) = (shared / "cache" / "eplb_np").iterdir()
+        for path in (file.parent.parent, file.parent, file):
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o055 if path.is_dir() else 0o044))
+        os.utime(file, (0, 0))  # which they cannot change
+        assert as_nobody(run_kernel) == LOADED
+
+
+def as_nobody(function):
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside pytest's threads
+        child = os.fork()
+    if child == 0:
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.write(writer, repr(function()).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as file:
+        return ast.literal_eval(file.read())
+
+
 @contextmanager
-def shared_folder():
+def shared_folder(mode=0o777):
     """A folder that another user can reach and write to, unlike pytest's."""
     with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o777)
+        Path(name).chmod(mode)
         yield Path(name)
 
 
