@@ -24,7 +24,7 @@ pytest_collect_file = (docstrings + pages).pytest()
 
 
 # Examples of one file share their names, and tests of one file its costly fixture.
-TOGETHER = ("README.md", "docs/", "eplb_np/", "tests/cuda/test_ptx.py")
+TOGETHER = ("README.md", "docs/", "eplb_np/", "tests/attacks/", "tests/cuda/test_ptx.py")
 
 
 @pytest.hookimpl(optionalhook=True)

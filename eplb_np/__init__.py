@@ -4,6 +4,7 @@ Loads go in, a plan comes out, and the plan goes where it is used. Modules whose
 an underscore are private.
 """
 
+from eplb_np import _interrupts as _interrupts  # first, so that it is in time
 from eplb_np import cuda, replay, workloads
 from eplb_np.bounds import lower_bound
 from eplb_np.mending.limits import MoveLimits
@@ -17,13 +18,14 @@ from eplb_np.metrics import (
 from eplb_np.moves.moves import Move, Moves
 from eplb_np.plan import Plan
 from eplb_np.planning import in_order_plan, make_plan
+from eplb_np.proposal import Proposal
 from eplb_np.published import (
     balanced_packing,
     rebalance_experts,
     rebalance_experts_hierarchical,
     replicate_experts,
 )
-from eplb_np.rebalancer import Proposal, Rebalancer
+from eplb_np.rebalancer import Rebalancer
 from eplb_np.topology import Topology
 from eplb_np.warming import warmup
 

@@ -5,12 +5,17 @@ An expert's replicas share its load evenly. All figures are float64.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._arguments import as_size, check_multiple
+from eplb_np._arguments import LARGEST_SIZE, as_size, check_multiple
 from eplb_np._loads.host import as_array, check_loads
 from eplb_np.moves.fetches import count_fetches
+
+LARGEST_LOAD = 2.0**960
+"""Sums of loads up to this one, over all layers and experts, are finite."""
 
 
 def replica_load(
@@ -42,17 +47,28 @@ def replica_load(
     -----
     O(L (E + P)).
     """
-    values = as_array(load, "load").astype(np.float64)
-    if values.shape != logcnt.shape:
+    experts, counts = _as_ids("phy2log", phy2log), _as_ids("logcnt", logcnt)
+    with np.errstate(over="ignore"):
+        values = as_array(load, "load").astype(np.float64)
+    if values.shape != counts.shape:
         raise ValueError(
             f"load has shape {values.shape}, but the plan is for [layers, experts] = "
-            f"{logcnt.shape}: give loads of that shape"
+            f"{counts.shape}: give loads of that shape"
         )
     check_loads(values, "load")
-    experts = np.asarray(phy2log, np.int64)
+    if values.max() > LARGEST_LOAD:
+        raise ValueError(
+            f"load has an entry of {values.max():.3g}, so that sums could exceed float64's range: "
+            "scale the loads down"
+        )
+    if len(experts) != len(counts) or experts.max() >= counts.shape[1] or counts.min() < 1:
+        raise ValueError(
+            f"phy2log of shape {experts.shape}, with experts up to {experts.max()}, does not fit "
+            f"logcnt of shape {counts.shape}, with counts from {counts.min()}: give those of a plan"
+        )
     # The -1 of an empty slot has picked the last expert's load: set it to 0.
-    loads = np.take_along_axis(values / logcnt, experts, axis=1)
-    return np.where(experts < 0, 0.0, loads) if experts.min(initial=0) < 0 else loads
+    loads = np.take_along_axis(values / counts, experts, axis=1)
+    return np.where(experts < 0, 0.0, loads) if experts.min() < 0 else loads
 
 
 def gpu_load(
@@ -111,8 +127,9 @@ def balancedness(loads: NDArray[np.floating]) -> float:
     -----
     O(L n).
     """
-    largest = float(loads.max(axis=1).sum())
-    return float(loads.mean(axis=1).sum()) / largest if largest > 0 else 1.0
+    checked = _as_table("loads", loads)
+    largest = float(checked.max(axis=1).sum())
+    return float(checked.mean(axis=1).sum()) / largest if largest > 0 else 1.0
 
 
 def layer_balancedness(loads: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -132,8 +149,9 @@ def layer_balancedness(loads: NDArray[np.floating]) -> NDArray[np.float64]:
     -----
     O(L n).
     """
-    largest = loads.max(axis=1)
-    mean = loads.mean(axis=1)
+    checked = _as_table("loads", loads)
+    largest = checked.max(axis=1)
+    mean = checked.mean(axis=1)
     ratio: NDArray[np.float64] = np.ones_like(mean)
     np.divide(mean, largest, out=ratio, where=largest > 0)
     return ratio
@@ -168,12 +186,34 @@ def moved_replicas(
     -----
     O(L P log P).
     """
-    if old_phy2log.shape != new_phy2log.shape:
+    old, new = _as_ids("old_phy2log", old_phy2log), _as_ids("new_phy2log", new_phy2log)
+    if old.shape != new.shape:
         raise ValueError(
-            f"old_phy2log has shape {old_phy2log.shape}, but new_phy2log has shape "
-            f"{new_phy2log.shape}: compare plans of the same layers and slots"
+            f"old_phy2log has shape {old.shape}, but new_phy2log has shape "
+            f"{new.shape}: compare plans of the same layers and slots"
         )
     gpus = as_size("num_gpus", num_gpus)
-    num_slots = old_phy2log.shape[1]
+    num_slots = old.shape[1]
     check_multiple("the number of slots", num_slots, "num_gpus", gpus)
-    return count_fetches(old_phy2log, new_phy2log, np.arange(num_slots) // (num_slots // gpus))
+    return count_fetches(old, new, np.arange(num_slots) // (num_slots // gpus))
+
+
+def _as_ids(name: str, values: ArrayLike) -> NDArray[np.int64]:
+    """Return a table of expert ids or counts, -1 where there is none, as int64."""
+    table = _as_table(name, values, kinds="iu")
+    if table.min() < -1 or table.max() > LARGEST_SIZE:
+        raise ValueError(
+            f"{name} has entries from {table.min()} to {table.max()}: "
+            f"give integers from -1 to {LARGEST_SIZE}"
+        )
+    return table.astype(np.int64, copy=False)
+
+
+def _as_table(name: str, values: ArrayLike, kinds: str = "biuf") -> NDArray[Any]:
+    table = as_array(values, name)
+    if table.ndim != 2 or table.size == 0 or table.dtype.kind not in kinds:
+        raise ValueError(
+            f"{name} has shape {table.shape} and dtype {table.dtype}: "
+            f"give {'integers' if kinds == 'iu' else 'numbers'} with two axes, neither empty"
+        )
+    return table

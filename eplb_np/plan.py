@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np import metrics
-from eplb_np._arguments import as_list, as_size, check_is
+from eplb_np._arguments import as_list, as_size, check_is, is_one_of, one_line
 from eplb_np._files.archive import ArchiveFormat
+from eplb_np._loads.host import as_array
 from eplb_np.bounds import lower_bound
 from eplb_np.maps.log2phy import make_log2phy
 from eplb_np.maps.maps import Maps, check_maps, count_replicas, read_only
@@ -27,6 +28,11 @@ PLAN_FILE = ArchiveFormat(
     version=1,
     suffixes=(".json", ".npz"),
     needed=("dtype", "moe_layer_ids", "phy2log", "phyrank", "policy", "topology"),
+    tables=("phy2log", "phyrank"),
+    numbers=lambda header: (
+        2 * len(header["moe_layer_ids"]) * Topology(**header["topology"]).num_replicas
+    ),
+    sized_by="topology and moe_layer_ids",
     complaint=" is not a plan that Plan.save wrote",
 )
 
@@ -70,8 +76,12 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_is("topology", self.topology, Topology, "build one from the sizes")
+        check_is("policy", self.policy, str, "give the name of what made the plan")
+        if not is_one_of(self.device, ("cpu", "cuda")):
+            raise ValueError(f"device={one_line(self.device)} is unknown: give 'cpu' or 'cuda'")
         for name in ("phy2log", "phyrank"):
-            object.__setattr__(self, name, read_only(np.array(getattr(self, name))))
+            given = as_array(getattr(self, name), name)
+            object.__setattr__(self, name, read_only(np.array(given)))
         check_maps(self.phy2log, self.phyrank, self.topology)
         ids = range(self.num_layers) if self.moe_layer_ids is None else self.moe_layer_ids
         object.__setattr__(self, "moe_layer_ids", check_layer_ids(ids, self.num_layers))
@@ -301,13 +311,15 @@ class Plan:
         Parameters
         ----------
         path : path-like
-            File to write. Its suffix selects the format. An existing file is replaced, and is
-            left unchanged if writing fails.
+            File to write. Its suffix selects the format. An existing file is replaced, and keeps
+            its mode; it is left unchanged if writing fails. A symbolic link is followed.
 
         Raises
         ------
         ValueError
-            If the suffix is neither ``.npz`` nor ``.json``.
+            If the suffix is neither ``.npz`` nor ``.json``, the path leads to something that is
+            not a regular file, or the plan is too large for a file: more than 2**24 numbers as
+            ``.json``, or 2**26 as ``.npz``.
         FileNotFoundError
             If the folder does not exist.
         """
@@ -379,17 +391,19 @@ class Plan:
 def check_layer_ids(ids: Sequence[int], num_layers: int) -> tuple[int, ...]:
     """Return the ids of a plan's layers as ints, or raise ``ValueError`` if they are not valid."""
     hint = "give one id for each planned layer, in ascending order"
-    given = as_list("moe_layer_ids", ids, hint)
-    checked = tuple(as_size("an id in moe_layer_ids", i, minimum=0) for i in given)
+    if type(ids) is range and ids == range(num_layers):
+        return tuple(ids)
+    given = as_list("moe_layer_ids", ids, hint, most=num_layers)
+    checked = tuple(as_size("an id in moe_layer_ids", i, 0, maximum=None) for i in given)
     if len(checked) != num_layers or any(a >= b for a, b in pairwise(checked)):
-        raise ValueError(f"moe_layer_ids={list(checked)} does not fit {num_layers} layers: {hint}")
+        raise ValueError(f"moe_layer_ids={one_line(ids)} does not fit {num_layers} layers: {hint}")
     return checked
 
 
 def _as_integers(values: Any, dtype: str) -> NDArray[Any]:
     """Cast an array of a file to the dtype that the file states, if that changes no value."""
     given = np.asarray(values)
-    array = given.astype(dtype)
-    if given.dtype.kind != "i" or (array != given).any():
+    array = given.astype(dtype) if given.dtype.kind == "i" else None
+    if array is None or (array != given).any():
         raise ValueError(f"its arrays hold values that are not {dtype} integers")
     return array

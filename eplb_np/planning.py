@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from eplb_np._arguments import as_size, check_is
+from eplb_np._arguments import as_size, check_is, check_memory, is_one_of, one_line
 from eplb_np._loads.host import as_history
 from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.maps.maps import Maps
@@ -133,12 +133,15 @@ def make_plan(  # noqa: PLR0913
     history = as_history(load, "load")
     num_layers, num_experts = history.shape[1:]
     sizes = {
-        "num_replicas": num_replicas, "num_gpus": num_gpus, "num_nodes": num_nodes,
-        "num_groups": num_groups, "gpu_slots": gpu_slots, "gpu_speeds": gpu_speeds,
+        "num_replicas": num_replicas, "num_gpus": num_gpus,
+        "num_nodes": as_size("num_nodes", num_nodes),
+        "num_groups": as_size("num_groups", num_groups),
+        "gpu_slots": gpu_slots, "gpu_speeds": gpu_speeds,
     }  # fmt: skip
     topology = _topology_of(num_experts, topology, sizes, active_gpus, current)
     check_policy(policy, topology)
     check_limits(limits)
+    check_room(num_layers, topology)
     if current is not None:
         check_current(current, num_layers, topology, policy)
         dtype = current.dtype if dtype is None else dtype
@@ -200,16 +203,32 @@ def make_maps(
     weight: NDArray[np.float32], topology: Topology, policy: str, num_threads: int | None = None
 ) -> Maps:
     """Plan checked loads ``weight`` [L, E] on the CPU with one of `POLICIES`."""
-    maps: Maps = function_named(POLICIES[policy].planners["cpu"])(
-        weight, topology, policy, num_threads
-    )
+    try:
+        maps: Maps = function_named(POLICIES[policy].planners["cpu"])(
+            weight, topology, policy, num_threads
+        )
+    except MemoryError:
+        slots = len(weight) * topology.num_replicas
+        raise MemoryError(
+            f"not enough memory: a plan of {len(weight)} layers of {topology.num_replicas} slots "
+            f"needs about {slots * 24 / 1e9:.3g} GB"
+        ) from None
     return maps
+
+
+def check_room(num_layers: int, topology: Topology, log2phy: bool = False) -> None:
+    """Raise ``ValueError`` if the machine has no room for a plan, or for it and its ``log2phy``."""
+    num_slots, num_experts = topology.num_replicas, topology.num_experts
+    numbers = 2 * num_slots + num_experts
+    if log2phy:
+        numbers += num_experts * (num_slots - num_experts + 1)
+    check_memory(f"a plan of {num_layers} layers of {num_slots} slots", num_layers * numbers)
 
 
 def check_device(device: str, policy: str, mends: bool) -> None:
     """Raise ``ValueError`` for an unknown device, or a GPU for a plan that only the CPU makes."""
-    if device not in ("cpu", "cuda", "auto"):
-        raise ValueError(f"device={device!r} is unknown: give one of 'cpu', 'cuda', 'auto'")
+    if not is_one_of(device, ("cpu", "cuda", "auto")):
+        raise ValueError(f"device={one_line(device)} is unknown: give one of 'cpu', 'cuda', 'auto'")
     if device != "cuda":
         return
     check_policy(policy)
@@ -248,8 +267,10 @@ def _topology_of(
     current: Plan | None,
 ) -> Topology:
     """Topology of the deployment, however the caller gave it."""
-    if sizes["num_nodes"] == sizes["num_groups"] == 1 and all(
-        sizes[name] is None for name in ("num_replicas", "num_gpus", "gpu_slots", "gpu_speeds")
+    if (
+        sizes["num_replicas"] is sizes["num_gpus"] is None
+        and sizes["gpu_slots"] is sizes["gpu_speeds"] is None
+        and sizes["num_nodes"] == sizes["num_groups"] == 1
     ):
         if topology is None and current is not None:
             topology = current.topology
@@ -258,7 +279,8 @@ def _topology_of(
     if topology is None:
         if sizes["num_replicas"] is None or sizes["num_gpus"] is None:
             raise ValueError(
-                f"num_replicas={sizes['num_replicas']} and num_gpus={sizes['num_gpus']}: "
+                f"num_replicas={one_line(sizes['num_replicas'])} and "
+                f"num_gpus={one_line(sizes['num_gpus'])}: "
                 "give both, or a Topology instead"
             )
         return Topology(num_experts, active_gpus=active_gpus, **sizes)
@@ -301,10 +323,10 @@ def as_integer_type(dtype: DTypeLike) -> np.dtype[Any]:
     """Return the dtype of a plan's arrays, or raise ``ValueError`` unless it is int64 or int32."""
     try:
         integer = np.dtype(dtype)
-    except TypeError:
+    except Exception:  # noqa: BLE001 - objects raise anything here
         integer = None
     if integer not in (np.int64, np.int32):
-        raise ValueError(f"dtype={dtype!r} is not supported: give int64 or int32")
+        raise ValueError(f"dtype={one_line(dtype)} is not supported: give int64 or int32")
     return integer
 
 
@@ -339,6 +361,7 @@ def in_order_plan(num_layers: int, topology: Topology, *, dtype: DTypeLike = np.
     check_is("topology", topology, Topology, "build one from the sizes")
     shape = (as_size("num_layers", num_layers), topology.num_replicas)
     integer = as_integer_type(dtype)
+    check_room(shape[0], topology)
     slot = np.arange(topology.num_replicas, dtype=integer)
     phy2log = np.broadcast_to(slot % topology.num_experts, shape)
     phyrank = np.broadcast_to(slot // topology.num_experts, shape)

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eplb_np._arguments import is_one_of, one_line
 from eplb_np.maps.log2phy import width_for_any_plan, width_for_this_plan
 from eplb_np.topology import Topology
 
@@ -65,9 +66,9 @@ def function_named(name: str) -> Callable[..., Any]:
 
 def check_policy(policy: str, topology: Topology | None = None) -> None:
     """Raise ``ValueError`` for an unknown policy, or one that cannot plan for the topology."""
-    if policy not in POLICIES:
+    if not is_one_of(policy, POLICIES):
         known = ", ".join(repr(name) for name in POLICIES)
-        raise ValueError(f"policy={policy!r} is unknown: give one of {known}")
+        raise ValueError(f"policy={one_line(policy)} is unknown: give one of {known}")
     if topology is not None and not POLICIES[policy].plans_unequal_gpus:
         topology.check_plain(policy)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._arguments import as_size, check_enough_replicas, check_multiple
+from eplb_np._arguments import as_size, check_enough_replicas, check_memory, check_multiple
 from eplb_np._loads.host import as_load
-from eplb_np.maps.log2phy import make_log2phy
-from eplb_np.planning import make_maps
-from eplb_np.policies import PolicyName, check_policy, log2phy_width
+from eplb_np.maps.log2phy import make_log2phy, width_for_any_plan
+from eplb_np.planning import check_room, make_maps
+from eplb_np.policies import POLICIES, PolicyName, check_policy, log2phy_width
 from eplb_np.topology import Topology
+
+MOST_STEPS = 2**63 - 1
+"""As many swaps as the kernels' int64 can count."""
 
 
 def rebalance_experts(
@@ -91,6 +94,7 @@ def rebalance_experts(
     load = as_load(weight)
     topology = Topology(load.shape[1], num_replicas, num_gpus, num_nodes, num_groups)
     check_policy(policy, topology)
+    check_room(len(load), topology, log2phy=POLICIES[policy].log2phy_width is width_for_any_plan)
     phy2log, phyrank, logcnt = make_maps(load, topology, policy, num_threads)
     width = log2phy_width(topology, policy, logcnt)
     return phy2log, make_log2phy(phy2log, phyrank, load.shape[1], width), logcnt
@@ -154,6 +158,7 @@ def rebalance_experts_hierarchical(
     topology = Topology(load.shape[1], num_physical_experts, num_gpus, num_nodes, num_groups)
     topology.check_hierarchical()
     check_policy("hybrid", topology)
+    check_room(len(load), topology)
     return tuple(make_maps(load, topology, "hybrid", num_threads))  # type: ignore[return-value]
 
 
@@ -212,6 +217,10 @@ def replicate_experts(
     num_layers, num_experts = load.shape
     num_replicas = as_size("num_phy", num_phy)
     check_enough_replicas(num_replicas, num_experts)
+    check_memory(
+        f"{num_layers} rows of {num_replicas} replicas",
+        num_layers * (2 * num_replicas + num_experts),
+    )
     from eplb_np.stages.replication.cpu import replicate_layers
 
     phy2log = np.empty((num_layers, num_replicas), np.int64)
@@ -275,7 +284,7 @@ def balanced_packing(
     """
     load = as_load(weight, columns="items")
     packs = as_size("num_packs", num_packs)
-    steps = as_size("refine_steps", refine_steps, minimum=0)
+    steps = min(as_size("refine_steps", refine_steps, minimum=0, maximum=None), MOST_STEPS)
     check_multiple("the number of items", load.shape[1], "num_packs", packs)
     from eplb_np.stages.packing.cpu import pack_layers
 

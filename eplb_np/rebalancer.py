@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from os import PathLike
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from eplb_np._arguments import as_size, check_is
 from eplb_np._files.archive import ArchiveFormat
+from eplb_np._forks import let_forks_wait_for
 from eplb_np._loads.host import as_load
 from eplb_np.forecast import Expected, LoadForecast
+from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
-from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.planning import Wanted, as_integer_type, check_current, check_is_plan, plan_next
+from eplb_np.proposal import Proposal, reason_of
 from eplb_np.topology import Topology
 
 POLICY = "refined"
@@ -34,34 +33,12 @@ REBALANCER_FILE = ArchiveFormat(
     "eplb_np.rebalancer",
     version=1,
     suffixes=(".npz",),
-    needed=(),
+    needed=("moe_layer_ids", "num_layers", "topology"),
+    tables=(),
+    numbers=lambda header: _most_numbers(Topology(**header["topology"]), header["num_layers"]),
+    sized_by="topology and num_layers",
     complaint=" is not the state of a Rebalancer that Rebalancer.save wrote",
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Proposal:
-    """What a `Rebalancer` proposes.
-
-    Parameters
-    ----------
-    plan : Plan
-        The plan to use next; the plan in use if no move pays off.
-    moves : Moves or None
-        Moves from the plan in use to ``plan``; None for the first plan, which has to be loaded in
-        full.
-    reason : str
-        Why, in one line.
-    """
-
-    plan: Plan
-    moves: Moves | None
-    reason: str
-
-    @property
-    def stays(self) -> bool:
-        """Whether to keep the plan in use: there is nothing to move."""
-        return self.moves is not None and len(self.moves) == 0
 
 
 class Rebalancer:
@@ -135,6 +112,7 @@ class Rebalancer:
         self._num_layers = as_size("num_layers", layers)  # type: ignore[arg-type]
         self._topology = topology
         self._current: Plan | None = None
+        self._lost_gpus: frozenset[int] = frozenset()  # without weights since `current` was set
         self._limits = limits or NO_LIMITS
         self._observing = threading.RLock()  # for the forecast
         self._proposing = threading.RLock()  # for the plan and the topology
@@ -146,7 +124,7 @@ class Rebalancer:
         ids = range(self._num_layers) if moe_layer_ids is None else moe_layer_ids
         self._layer_ids = check_layer_ids(ids, self._num_layers)
         self._forecast = LoadForecast(self._num_layers, topology.num_experts)
-        _let_forks_wait_for(self)
+        let_forks_wait_for(self, self._proposing, self._observing)
 
     @property
     def current(self) -> Plan | None:
@@ -213,14 +191,21 @@ class Rebalancer:
                 # Before the first window, assume the same load for all experts.
                 load = expected.load if self.num_windows else np.ones_like(expected.load)
                 plan = plan_next(Expected(load), None, self._wanted())
-                self._current = plan
+                self._set_current(plan)
                 return Proposal(plan, None, "no plan was in use: planned from scratch")
-            plan = plan_next(expected, before, self._wanted())
-            moves = plan.moves_from(before)
+            held = _without(before, self._lost_gpus) if self._lost_gpus else before
+            plan = plan_next(expected, held, self._wanted())
+            moves = plan.moves_from(held)
             if len(moves) == 0 and before.topology == self._topology:
                 plan = before
-            self._current = plan
-            return Proposal(plan, moves, _reason(before, plan, moves, expected, switched))
+            self._set_current(plan)
+            limited = self._limits.total is not None or self._limits.per_gpu is not None
+            reason = reason_of(before, plan, moves, expected, switched, limited)
+            return Proposal(plan, moves, reason)
+
+    def _set_current(self, plan: Plan) -> None:
+        self._current = plan
+        self._lost_gpus = frozenset()
 
     def _wanted(self) -> Wanted:
         return Wanted(self._topology, POLICY, self._limits, self._dtype, self._layer_ids)
@@ -247,12 +232,13 @@ class Rebalancer:
         check_is_plan(plan)
         with self._proposing:
             check_current(plan, self._num_layers, self._topology, POLICY)
-            self._current = plan
+            self._set_current(plan)
 
     def use_gpus(self, active_gpus: Sequence[int] | None) -> None:
         """Set which GPUs are active, after some were lost or have come back.
 
-        The next proposal places the experts that were lost, and fills the GPUs that are back.
+        The next proposal places the experts that were lost, and fills the GPUs that are back. A GPU
+        that is lost and back before the next proposal has lost its weights all the same.
 
         Parameters
         ----------
@@ -266,7 +252,10 @@ class Rebalancer:
             state is left unchanged.
         """
         with self._proposing:
-            self._topology = replace(self._topology, active_gpus=active_gpus)
+            before = self._topology
+            self._topology = replace(before, active_gpus=active_gpus)
+            gone = (before.active_slots > 0) & (self._topology.active_slots == 0)
+            self._lost_gpus |= set(np.flatnonzero(gone).tolist())
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the state to a ``.npz`` file, atomically, so that a restart moves nothing.
@@ -274,12 +263,14 @@ class Rebalancer:
         Parameters
         ----------
         path : path-like
-            File to write. An existing file is replaced, and is left unchanged if writing fails.
+            File to write. An existing file is replaced, and keeps its mode; it is left unchanged
+            if writing fails. A symbolic link is followed.
 
         Raises
         ------
         ValueError
-            If the suffix is not ``.npz``.
+            If the suffix is not ``.npz``, the path leads to something that is not a regular file,
+            or the state has more than 2**26 numbers.
         FileNotFoundError
             If the folder does not exist.
         """
@@ -293,6 +284,7 @@ class Rebalancer:
                 "limits": asdict(self._limits),
                 "plan_topology": None if current is None else asdict(current.topology),
                 "policy": None if current is None else current.policy,
+                "lost_gpus": sorted(self._lost_gpus),
             }
             state = self._forecast.state_dict()
             arrays: dict[str, NDArray[Any]] = {FORECAST + name: state[name] for name in state}
@@ -347,77 +339,26 @@ class Rebalancer:
                     f"{rebalancer._forecast.shape}"
                 )
             rebalancer._forecast = forecast
+            rebalancer._lost_gpus = frozenset(
+                as_size("an entry of lost_gpus", gpu, minimum=0)
+                for gpu in content.get("lost_gpus", ())
+            )
             return rebalancer
 
     def __repr__(self) -> str:
         return f"Rebalancer({self.num_windows} windows observed, in use: {self._current})"
 
 
-def _reason(before: Plan, after: Plan, moves: Moves, expected: Expected, switched: bool) -> str:
-    """Say in one line what was done, and what balancedness to expect from it."""
-    load = expected.load
-    why = "the workload has changed; " if switched else ""
-    if before.topology.active_gpus != after.topology.active_gpus:
-        why = "the active GPUs have changed; "
-    if len(moves) == 0:
-        return f"{why}no move pays off: expected balancedness {after.balancedness(load):.4f}"
-    fetches = "1 fetch takes" if len(moves) == 1 else f"{len(moves)} fetches take"
-    start = "" if before.topology != after.topology else f"from {before.balancedness(load):.4f} "
-    return f"{why}{fetches} expected balancedness {start}to {after.balancedness(load):.4f}"
+def _most_numbers(topology: Topology, num_layers: int) -> int:
+    """Return the size of all arrays of a state: the forecast's, and a plan's."""
+    layers = as_size("num_layers", num_layers)
+    return layers * (8 * topology.num_experts + 2 + 2 * topology.num_replicas)
 
 
-# A fork copies the locks as they are, but only the thread that forks: what another thread holds
-# would never be released in the child, and what it was changing would stay half changed.
-_rebalancers: WeakSet[Rebalancer] = WeakSet()
-_registering = threading.RLock()  # one fork, or one new rebalancer, at a time
-
-
-class _OfThisThread(threading.local):
-    """What a thread that is about to fork holds; a signal handler may fork during a fork."""
-
-    def __init__(self) -> None:
-        self.held: list[list[Any]] = []
-
-
-_of_this_thread = _OfThisThread()
-
-
-def _let_forks_wait_for(rebalancer: Rebalancer) -> None:
-    if hasattr(os, "register_at_fork"):
-        _register_at_fork()
-        with _registering:
-            _rebalancers.add(rebalancer)
-
-
-@functools.cache
-def _register_at_fork() -> None:
-    # The hook that was registered last runs first, and logging's takes a lock that Numba needs
-    # in order to compile, maybe in `propose`. So that one must come after ours.
-    import logging  # noqa: F401
-
-    os.register_at_fork(
-        before=_wait_until_nobody_is_inside,
-        after_in_parent=_let_everybody_in,
-        after_in_child=_let_everybody_in,
-    )
-
-
-def _wait_until_nobody_is_inside() -> None:
-    held: list[Any] = []
-    _of_this_thread.held.append(held)  # first, for the case of an interrupt below
-    _take(_registering, held)
-    # Other threads hold the locks of one rebalancer at most, in this order, so nobody waits for
-    # us who we wait for. They are reentrant because this thread may be interrupted inside.
-    for rebalancer in sorted(_rebalancers, key=id):
-        _take(rebalancer._proposing, held)
-        _take(rebalancer._observing, held)
-
-
-def _take(lock: Any, held: list[Any]) -> None:
-    lock.acquire()
-    held.append(lock)
-
-
-def _let_everybody_in() -> None:
-    for lock in reversed(_of_this_thread.held.pop()):
-        lock.release()
+def _without(plan: Plan, lost_gpus: frozenset[int]) -> Plan:
+    """Return what is left of a plan without the replicas on some GPUs: maybe not every expert."""
+    lost = np.isin(plan.topology.gpu_of_slot, list(lost_gpus))
+    phy2log = np.where(lost, plan.dtype.type(EMPTY), plan.phy2log)
+    phyrank = np.where(lost, plan.dtype.type(EMPTY), plan.phyrank)
+    maps = Maps(phy2log, phyrank, count_replicas(phy2log, plan.topology.num_experts))
+    return Plan._of_maps(maps, plan.topology, plan.policy, plan.moe_layer_ids or ())

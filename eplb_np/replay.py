@@ -13,13 +13,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._arguments import as_size
+from eplb_np._arguments import as_size, check_is, one_line
 from eplb_np._loads.host import as_history
-from eplb_np.mending.limits import MoveLimits
+from eplb_np.mending.limits import MoveLimits, check_limits
 from eplb_np.moves.fetches import count_fetches
 from eplb_np.plan import Plan
 from eplb_np.planning import make_plan
-from eplb_np.policies import PolicyName
+from eplb_np.policies import PolicyName, check_policy
 from eplb_np.rebalancer import Rebalancer
 from eplb_np.topology import Topology
 
@@ -129,6 +129,8 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
     >>> mended.moved_share < 0.1 * replanned.moved_share
     True
     """
+    if not callable(planner):
+        raise ValueError(f"planner={one_line(planner)} cannot be called: give one of this module")
     history = as_history(load, "load")
     first = as_size("first_window", first_window)
     if len(history) <= first:
@@ -142,6 +144,7 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
         start = time.perf_counter()
         plan = planner(history[:window], current)
         seconds = time.perf_counter() - start
+        check_is("what planner returned", plan, Plan, "return the plan for the coming window")
         moved = 0
         if current is not None:
             moved = count_fetches(current.phy2log, plan.phy2log, plan.topology.gpu_of_slot)
@@ -170,9 +173,12 @@ def replanning(topology: Topology, policy: PolicyName = "hybrid", num_windows: i
     callable
         For `replay`.
     """
+    _check_topology(topology)
+    check_policy(policy, topology)
+    last = as_size("num_windows", num_windows)
 
     def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
-        return make_plan(history[-num_windows:].sum(axis=0), topology, policy=policy)
+        return make_plan(history[-last:].sum(axis=0), topology, policy=policy)
 
     return plan
 
@@ -192,6 +198,8 @@ def mending(topology: Topology, limits: MoveLimits | None = None) -> Planner:
     callable
         For a single `replay`, because it remembers the windows that it has seen.
     """
+    _check_topology(topology)
+    check_limits(limits)
     rebalancer: Rebalancer | None = None
     seen = 0
 
@@ -222,6 +230,8 @@ def once(topology: Topology, policy: PolicyName = "refined") -> Planner:
     callable
         For `replay`.
     """
+    _check_topology(topology)
+    check_policy(policy, topology)
 
     def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
         return current or make_plan(history, topology, policy=policy)
@@ -244,9 +254,18 @@ def knowing_the_future(topology: Topology, mean: ArrayLike) -> Planner:
     callable
         For `replay`.
     """
-    shares = np.asarray(mean)
+    _check_topology(topology)
+    shares = as_history(mean, "mean")
 
     def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
+        if len(shares) <= len(history):
+            raise ValueError(
+                f"mean has {len(shares)} windows, but the trace has more: give those of the trace"
+            )
         return make_plan(shares[len(history)], topology, policy="refined")
 
     return plan
+
+
+def _check_topology(topology: Topology) -> None:
+    check_is("topology", topology, Topology, "build one from the sizes")

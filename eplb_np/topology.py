@@ -16,6 +16,13 @@ Placement = Literal["hierarchical", "global"]
 
 T = TypeVar("T")
 
+LEAST_SPEED = 2.0**-40
+MOST_SPEED = 2.0**40
+MOST_SPEED_RATIO = 1000.0
+"""Speeds that GPUs may have. A GPU that is a thousand times slower than another is as good as gone.
+Within this range, no product of a load and a speed overflows, and no difference of GPU times is
+lost in rounding."""
+
 
 class Gpus(NamedTuple):
     """The D GPUs of a deployment, in the form that kernels take."""
@@ -47,8 +54,9 @@ class Topology:
         Slots of each GPU, if they differ; they add up to ``num_replicas``. Stored as a tuple,
         or as None if all GPUs have the same number.
     gpu_speeds : sequence of float, optional
-        Speed of each GPU, if they differ: the load that it processes in one unit of time.
-        Stored as a tuple, or as None if all are 1.
+        Speed of each GPU, if they differ: the load that it processes in one unit of time. From
+        2**-40 to 2**40, and the fastest GPU is at most 1000 times as fast as the slowest. Stored
+        as a tuple, or as None if all are 1.
     active_gpus : sequence of int, or of bool, optional
         The GPUs that are available, as ids or as a mask; by default all. Stored as an ascending
         tuple of ids, or as None if all are. The slots of a GPU that is gone keep their numbers
@@ -58,7 +66,8 @@ class Topology:
     ------
     ValueError
         If a size is not a positive integer, or two sizes do not fit together: the message names
-        the nearest sizes that do. If the active GPUs have fewer slots than there are experts:
+        the nearest sizes that do. If a speed, or the ratio of two speeds, is out of range. If the
+        active GPUs have fewer slots than there are experts:
         the message says how many are missing.
 
     Notes
@@ -81,7 +90,10 @@ class Topology:
 
     def __post_init__(self) -> None:
         for name in ("num_experts", "num_replicas", "num_gpus", "num_nodes", "num_groups"):
-            object.__setattr__(self, name, as_size(name, getattr(self, name)))
+            given = getattr(self, name)
+            size = as_size(name, given)
+            if size is not given:
+                object.__setattr__(self, name, size)
         check_multiple("num_gpus", self.num_gpus, "num_nodes", self.num_nodes)
         check_multiple("num_experts", self.num_experts, "num_groups", self.num_groups)
         if self.num_replicas < self.num_experts:
@@ -90,6 +102,11 @@ class Topology:
                 f"num_replicas={self.num_replicas} is less than num_experts={self.num_experts}: "
                 f"every expert needs a slot, so give num_replicas={least} or more "
                 f"(a multiple of num_gpus={self.num_gpus})"
+            )
+        if self.gpu_slots is None and self.num_replicas < self.num_gpus:
+            raise ValueError(
+                f"num_replicas={self.num_replicas} is less than num_gpus={self.num_gpus}: every "
+                f"GPU needs a slot, so give num_replicas={self.num_gpus} or more, or fewer GPUs"
             )
         if self._is_plain:
             return
@@ -248,27 +265,36 @@ def _as_slots(slots: Sequence[int] | None, num_replicas: int, num_gpus: int) -> 
 def _as_speeds(speeds: Sequence[float] | None, num_gpus: int) -> tuple[float, ...]:
     if speeds is None:
         return (1.0,) * num_gpus
-    return tuple(_as_speed(speed) for speed in _one_each("gpu_speeds", speeds, num_gpus))
+    given = tuple(_as_speed(speed) for speed in _one_each("gpu_speeds", speeds, num_gpus))
+    if max(given) > min(given) * MOST_SPEED_RATIO:
+        raise ValueError(
+            f"gpu_speeds are from {min(given)} to {max(given)}: the fastest GPU may be at most "
+            f"{MOST_SPEED_RATIO:.0f} times as fast as the slowest, so leave a GPU that is slower "
+            "out of active_gpus, and give it another speed"
+        )
+    return given
 
 
 def _as_speed(speed: SupportsFloat) -> float:
     try:
         value = float(speed)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = 0.0
-    if not 0 < value < float("inf"):
+    if not LEAST_SPEED <= value <= MOST_SPEED:
         raise ValueError(
-            f"an entry of gpu_speeds is {one_line(speed)}: give a finite positive number, and "
-            "leave a GPU that is gone out of active_gpus"
+            f"an entry of gpu_speeds is {one_line(speed)}: give a positive number from 2**-40 to "
+            "2**40, and leave a GPU that is gone out of active_gpus"
         )
     return value
 
 
 def _one_each(name: str, values: Iterable[T], num_gpus: int) -> list[T]:
-    listed = as_list(name, values, "give one entry for each GPU")
+    listed = as_list(name, values, "give one entry for each GPU", most=num_gpus)
     if len(listed) != num_gpus:
+        more = " or more" if len(listed) > num_gpus else ""
         raise ValueError(
-            f"{name} has {len(listed)} entries, but num_gpus={num_gpus}: give one for each GPU"
+            f"{name} has {len(listed)}{more} entries, but num_gpus={num_gpus}: "
+            "give one for each GPU"
         )
     return listed
 
@@ -276,7 +302,11 @@ def _one_each(name: str, values: Iterable[T], num_gpus: int) -> list[T]:
 def _as_active(active: ArrayLike | None, num_gpus: int) -> tuple[int, ...]:
     if active is None:
         return tuple(range(num_gpus))
-    given = np.asarray(active)
+    try:
+        # Only a range can be long without having taken the memory already.
+        given = np.asarray(active if len(active) <= num_gpus else None)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - objects raise anything here
+        given = np.asarray(None)
     if given.dtype == bool and given.shape == (num_gpus,):
         given = np.flatnonzero(given)
     numbers = sorted(given.tolist()) if given.ndim == 1 and given.dtype.kind in "iu" else []

@@ -7,9 +7,14 @@ from typing import get_args
 
 import numpy as np
 
-from eplb_np.planning import make_plan
+from eplb_np._arguments import as_list
+from eplb_np.mending.limits import MoveLimits
+from eplb_np.planning import in_order_plan, make_plan
 from eplb_np.policies import POLICIES, PolicyName, check_policy
 from eplb_np.published import balanced_packing, rebalance_experts, replicate_experts
+from eplb_np.topology import Topology
+
+MOST_POLICIES = 99
 
 
 def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
@@ -34,6 +39,7 @@ def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
     Takes about a second if the cache holds this version's kernels. Compiling takes several
     seconds, and longer for the refined policy alone than for all the others.
     """
+    policies = as_list("policies", policies, "give names of policies", most=MOST_POLICIES)
     for policy in policies:
         check_policy(policy)
     load = np.ones((1, 2))
@@ -45,5 +51,8 @@ def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
         plan = make_plan(history, num_replicas=4, num_gpus=2, policy=policy)
         if POLICIES[policy].mender is not None:
             make_plan(history, current=plan, policy=policy).moves_from(plan)
+            nodes = Topology(2, 4, 2, 2, 2)
+            scattered = in_order_plan(1, nodes)  # groups go home, as when a lost GPU is back
+            make_plan(history, current=scattered, policy=policy, limits=MoveLimits(total=0))
     replicate_experts(load, 3)
     balanced_packing(load, 1)

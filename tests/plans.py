@@ -28,6 +28,21 @@ def random_plan(generator, num_layers: int, topology: Topology) -> Plan:
     return plan_of(phy2log, topology)
 
 
+def fetches_by_gpu(old: Plan, new: Plan) -> np.ndarray:
+    """Replicas that each GPU must fetch, counted one by one."""
+    fetched = np.zeros(new.topology.num_gpus, int)
+    first = new.topology.first_slots
+    for before, after in zip(old.phy2log, new.phy2log, strict=True):
+        for gpu in range(new.topology.num_gpus):
+            left = before[first[gpu] : first[gpu + 1]].tolist()
+            for expert in after[first[gpu] : first[gpu + 1]].tolist():
+                if expert in left:
+                    left.remove(expert)
+                elif expert >= 0:
+                    fetched[gpu] += 1
+    return fetched
+
+
 def distance(topology: Topology, gpu: int, other: int) -> int:
     """0 on one GPU, 1 on one node, else 2."""
     if gpu == other:

@@ -10,8 +10,9 @@ from plans import make_moves
 from support import fewer, refused
 
 import eplb_np
-from eplb_np import MoveLimits, Plan, Rebalancer, Topology
+from eplb_np import MoveLimits, Plan, Rebalancer, Topology, _forks
 from eplb_np import rebalancer as rebalancer_module
+from eplb_np.moves.moves import moves_between
 
 TOPOLOGY = Topology(18, 24, 6, 3, 3)
 
@@ -30,7 +31,7 @@ def test_nothing_is_lost_in_a_thousand_random_events() -> None:
     rebalancer = Rebalancer(TOPOLOGY, 2)
     loads = windows(1)
     in_use = rebalancer.propose().plan
-    active = set(range(6))
+    active, lost = set(range(6)), set()
     seen = dict.fromkeys(("observe", "propose", "lost", "refused", "back"), 0)
     for _ in range(fewer(1000, 150)):
         event = generator.choice(["observe", "propose", "lost", "back"], p=[0.4, 0.4, 0.1, 0.1])
@@ -46,9 +47,11 @@ def test_nothing_is_lost_in_a_thousand_random_events() -> None:
             assert proposal.stays == (len(proposal.moves) == 0)
             held = make_moves(in_use, plan)
             assert np.array_equal(np.where(used, held, -1), plan.phy2log)
-            assert list(proposal.moves) == list(plan.moves_from(in_use))
+            without = np.isin(TOPOLOGY.gpu_of_slot, sorted(lost))  # maybe back by now, but empty
+            held = np.where(without, -1, in_use.phy2log)
+            assert list(proposal.moves) == list(moves_between(held, plan.phy2log, plan.topology))
             assert rebalancer.current is plan
-            in_use = plan
+            in_use, lost = plan, set()
         else:
             gpu = int(generator.integers(6))
             change = active - {gpu} if event == "lost" else active | {gpu}
@@ -58,6 +61,7 @@ def test_nothing_is_lost_in_a_thousand_random_events() -> None:
                 event = "refused"
             else:
                 rebalancer.use_gpus(sorted(change))
+                lost |= active - change
                 active = change
         seen[event] += 1
     assert min(seen.values()) > 0, seen
@@ -204,7 +208,7 @@ def test_the_plan_that_is_in_use_is_not_overwritten_by_a_proposal_under_way(monk
 
 def test_rebalancers_are_not_kept_for_forks() -> None:
     rebalancer = Rebalancer(TOPOLOGY, 2)
-    assert rebalancer in rebalancer_module._rebalancers
+    assert rebalancer in _forks._locks_of
     gone = weakref.ref(rebalancer)
     del rebalancer
     gc.collect()
@@ -278,3 +282,24 @@ def test_files_that_are_no_state_are_refused(tmp_path) -> None:
 def test_it_says_what_it_is() -> None:
     rebalancer = Rebalancer(TOPOLOGY, 2)
     assert repr(rebalancer) == "Rebalancer(0 windows observed, in use: None)"
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_gpu_that_was_lost_and_is_back_before_a_proposal_has_lost_its_weights(restart, tmp_path):
+    topology = Topology(12, 18, 6)
+    load = np.random.default_rng(5).lognormal(3, 1, (2, 12))
+    rebalancer = Rebalancer(topology, 2)
+    rebalancer.observe(load)
+    plan = rebalancer.propose().plan
+    rebalancer.use_gpus([0, 1, 2, 3, 5])
+    rebalancer.use_gpus(None)
+    if restart:
+        rebalancer.save(tmp_path / "state.npz")
+        rebalancer = Rebalancer.load(tmp_path / "state.npz")
+    proposal = rebalancer.propose()
+    slots = set(range(*topology.first_slots[4:6]))
+    fetched = {(move.layer, move.slot) for move in proposal.moves if move.slot in slots}
+    assert fetched == {(layer, slot) for layer in range(2) for slot in slots}
+    assert all(move.source_gpu != 4 for move in proposal.moves if move.step == 0)
+    assert proposal.plan.moves_from(plan).num_fetched < len(fetched)  # else as if nothing were lost
+    assert rebalancer.propose().stays

@@ -1,5 +1,7 @@
 """Sizes that fit, and what follows from them."""
 
+import itertools
+
 import numpy as np
 import pytest
 from support import refused
@@ -95,6 +97,11 @@ def test_arrays_are_read_only():
         ({"gpu_speeds": [1, 1, 1, 0]}, ["gpu_speeds is 0", "positive", "active_gpus"]),
         ({"gpu_speeds": [1, 1, 1, float("nan")]}, ["gpu_speeds is nan"]),
         ({"gpu_speeds": [1, 1, 1, "x"]}, ["gpu_speeds is 'x'"]),
+        ({"gpu_speeds": [5e-324] * 4}, ["gpu_speeds is 5e-324", "2**-40 to 2**40"]),
+        ({"gpu_speeds": [1e300] * 4}, ["gpu_speeds is 1e+300", "2**-40 to 2**40"]),
+        ({"gpu_speeds": [1, 1, 1, float("inf")]}, ["gpu_speeds is inf", "2**-40 to 2**40"]),
+        ({"gpu_speeds": [1, 1, 1, 10**400]}, ["gpu_speeds is 1000", "2**-40 to 2**40"]),
+        ({"gpu_speeds": [1, 2, 0.001, 1]}, ["from 0.001 to 2.0", "at most 1000 times"]),
         ({"gpu_speeds": [1]}, ["gpu_speeds has 1 entries"]),
         ({"active_gpus": []}, ["active_gpus=[] must be unique GPU ids in 0..3", "bools"]),
         ({"active_gpus": [0, 0, 1, 2]}, ["active_gpus=[0, 0, 1, 2] must be unique"]),
@@ -110,3 +117,38 @@ def test_arrays_are_read_only():
 def test_gpus_that_do_not_fit_are_refused(given, parts):
     with refused(*parts):
         Topology(8, 12, 4, **given)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts"),
+    [
+        ({"num_gpus": 13}, ["num_replicas=12 is less than num_gpus=13", "a slot", "fewer GPUs"]),
+        ({"num_gpus": 10**9}, ["num_gpus=1000000000 is too large", "at most 1048576"]),
+        ({"num_gpus": 10**6}, ["num_replicas=12 is less than num_gpus=1000000"]),
+        ({"num_gpus": 10**6, "active_gpus": [0]}, ["num_replicas=12 is less than num_gpus"]),
+        ({"num_replicas": 2**40}, ["num_replicas=1099511627776 is too large"]),
+        ({"num_experts": 2**64}, ["num_experts=18446744073709551616 is too large"]),
+        ({"num_experts": 10**5000}, ["num_experts=<int> is too large"]),
+        ({"num_experts": -(10**5000)}, ["num_experts=<int> is too small"]),
+        ({"gpu_slots": 5}, ["gpu_slots=5 is not a sequence"]),
+        ({"gpu_slots": itertools.count()}, ["gpu_slots has 5 or more entries", "num_gpus=4"]),
+        ({"gpu_slots": [3, 3, 3, 10**400]}, ["an entry of gpu_slots", "too large"]),
+        ({"active_gpus": range(10**12)}, ["active_gpus=range(0, 1000000000000)"]),
+        ({"active_gpus": itertools.count()}, ["active_gpus=count(0)"]),
+    ],
+)
+def test_sizes_are_compared_before_anything_is_built(sizes, parts):
+    with refused(*parts):
+        Topology(**{"num_experts": 8, "num_replicas": 12, "num_gpus": 4, **sizes})
+
+
+def test_long_values_are_shortened_in_messages():
+    with pytest.raises(ValueError, match=r"\.\.\. must be unique") as error:
+        Topology(8, 1 << 20, 1 << 12, active_gpus=[-1] * (1 << 12))
+    assert len(str(error.value)) < 1000
+
+
+def test_the_largest_range_of_speeds_is_accepted():
+    for slowest in (2.0**-40, 1.0, 2.0**40 / 1000):
+        speeds = (slowest, slowest, slowest * 1000, slowest)
+        assert Topology(8, 12, 4, gpu_speeds=speeds).gpu_speeds == speeds

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from eplb_np._arguments import LARGEST_SIZE, said_by
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
     """Return users' numbers as an array of a real dtype, or raise ``ValueError``."""
+    if type(values) is np.ndarray and values.dtype.kind in "biuf":
+        return values
     try:
+        masked = isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values)
+        on_gpu = hasattr(values, "__cuda_array_interface__")
+        if isinstance(values, range) and len(values) > LARGEST_SIZE:
+            raise ValueError(f"{values} has too many numbers")
         array = np.asarray(values)
     except ValueError as error:
         raise ValueError(
-            f"{name} is not a rectangular array ({error}): give every row the same length"
+            f"{name} is not a rectangular array ({said_by(error)}): give every row the same length"
         ) from None
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - objects raise anything here
+        raise ValueError(
+            f"{name} cannot be read as an array ({said_by(error)}): give an array on the host, or "
+            "lists of numbers"
+        ) from None
+    if masked:
         raise ValueError(f"{name} has masked entries: fill them, with 0 where nothing was counted")
     kind = array.dtype.kind
     # Extension types such as bfloat16 report the kind void, but can be cast to float32.
     extension = kind == "V" and not issubclass(array.dtype.type, np.void)
     if kind not in "biuf" and not extension:
-        if hasattr(values, "__cuda_array_interface__"):
+        if on_gpu:
             raise ValueError(
                 f"{name} is on a GPU, where NumPy cannot read it: copy it to the host, or plan on "
                 "the GPU"
@@ -89,12 +106,18 @@ def _as_float32(given: NDArray[np.generic], name: str, columns: str) -> NDArray[
     if not weight.flags.carray:
         weight = weight.copy()
 
-    from eplb_np._loads.cpu import first_bad_load
-
-    row, column = first_bad_load(weight.reshape(-1, weight.shape[-1]))
+    row, column = _checking_kernel()(weight.reshape(-1, weight.shape[-1]))
     if row >= 0:
         _raise_bad_load(given, name, int(row), int(column), columns)
     return weight
+
+
+@cache
+def _checking_kernel() -> Callable[[NDArray[np.float32]], tuple[Any, Any]]:
+    """Import the kernel once: an import statement takes as long as the check of a few loads."""
+    from eplb_np._loads.cpu import first_bad_load
+
+    return first_bad_load
 
 
 def check_loads(values: NDArray[Any], name: str) -> None:

@@ -1,17 +1,76 @@
-"""How the command reports bad input."""
+"""How the command reports errors: one line on standard error, and an exit code."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
+from eplb_np._files.reading import printable, said_by
+
+NOT_WRITTEN = 1
+BAD_INPUT = 2
+
 
 class OneLineError(click.ClickException):
-    """Bad input: one line on stderr, exit code 2."""
+    """What the user is told instead of a traceback."""
 
-    exit_code = 2
+    def __init__(self, message: str, exit_code: int = BAD_INPUT) -> None:
+        super().__init__(message)
+        self.code = exit_code
 
-    def show(self, file: Any = None) -> None:
-        """Print the message to stderr, without a traceback."""
-        click.echo(f"eplb-np: {self.format_message()}", err=True, file=file)
+
+@contextlib.contextmanager
+def one_line(exit_code: int = BAD_INPUT, about: Path | None = None) -> Iterator[None]:
+    """Turn the errors of bad input, and of files, into a `OneLineError`, about a file."""
+    try:
+        yield
+    except OSError as error:
+        said = error.strerror or said_by(error)
+        if error.filename is not None:
+            said = f"{printable(os.fsdecode(error.filename))}: {said}"
+        raise OneLineError(said, exit_code) from None
+    except (ValueError, MemoryError) as error:
+        where = "" if about is None else f"{printable(about)}: "
+        raise OneLineError(f"{where}{said_by(error)}", exit_code) from None
+
+
+def exit_code_of(command: click.Command, name: str) -> int:
+    """Run a command; print an error as one line, and return the exit code."""
+    if sys.stdout is None:  # it was closed
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    # A name that the terminal's encoding lacks is no reason to fail.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        returned = command.main(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+        return returned if isinstance(returned, int) else 0
+    except click.ClickException as error:
+        hint = ""
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f" (see {error.ctx.command_path} --help)"
+        _say(f"{name}: {printable(' '.join(error.format_message().split()))}{hint}")
+        return getattr(error, "code", BAD_INPUT)
+    except BrokenPipeError:  # nobody reads on, as after `| head -1`
+        _drop_output()
+        return NOT_WRITTEN
+    except OSError as error:  # only printing is left, as on a full disk
+        _drop_output()
+        _say(f"{name}: standard output: {error.strerror or said_by(error)}")
+        return NOT_WRITTEN
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
+
+def _drop_output() -> None:
+    """Keep Python from writing again at its end what could not be written."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

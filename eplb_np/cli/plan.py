@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from eplb_np import workloads
-from eplb_np._files.atomic import check_folder
-from eplb_np._files.reading import suffix_of
-from eplb_np.cli.errors import OneLineError
+from eplb_np._files.reading import printable, suffix_of
+from eplb_np._files.targets import check_not_read_from, target_of
+from eplb_np.cli.errors import NOT_WRITTEN, one_line
 from eplb_np.io.loads import RecordedLoad, read_loads, select_moe_layers
 from eplb_np.metrics import balancedness, layer_balancedness
 from eplb_np.plan import PLAN_FILE, Plan
@@ -64,7 +64,7 @@ def _known_policy(context: click.Context, option: click.Parameter, name: str) ->
 
 
 @click.command("plan")
-@click.argument("loads", required=False, type=click.Path(path_type=Path))
+@click.argument("loads", required=False, type=click.Path(path_type=Path, readable=False))
 @click.option("--replicas", default=288, show_default=True, help="Physical experts per layer.")
 @click.option("--gpus", default=32, show_default=True, help="Number of GPUs.")
 @click.option("--nodes", default=1, show_default=True, help="Nodes; divides the GPUs.")
@@ -77,7 +77,12 @@ def _known_policy(context: click.Context, option: click.Parameter, name: str) ->
     callback=_known_policy,
     shell_complete=lambda context, option, typed: [p for p in POLICIES if p.startswith(typed)],
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Plan file: .json or .npz.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    help="Plan file: .json or .npz.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def plan_loads(
     loads: Path | None,
@@ -94,12 +99,18 @@ def plan_loads(
     LOADS is a .json ({"logical_count": ...}), .npy or .npz file with an array [layers, experts]
     or [steps, layers, experts]; steps are summed. Layers of zeros are dense, and are left out.
     Without LOADS, the command plans a synthetic load like DeepSeek-V3's.
+
+    Exit codes: 0, done; 1, the output could not be written; 2, bad input or options; 130, stopped
+    by Ctrl-C. Errors are one line on standard error.
     """
-    try:
+    with one_line():
         if output is not None:
             suffix_of(output, PLAN_FILE.suffixes)
-            check_folder(output)
+            target_of(output)
+            if loads is not None:
+                check_not_read_from(output, loads)
         recorded = read_loads(loads) if loads else select_moe_layers(shipped_load())
+    with one_line(about=loads):
         topology = Topology(recorded.load.shape[1], replicas, gpus, nodes, groups)
         plan = partial(
             make_plan,
@@ -113,10 +124,9 @@ def plan_loads(
         ready = time.perf_counter()
         made = plan()
         done = time.perf_counter()
-        if output is not None:
+    if output is not None:
+        with one_line(NOT_WRITTEN):
             made.save(output)
-    except (ValueError, OSError) as error:
-        raise OneLineError(" ".join(str(error).split())) from None
     summary = summarize(
         made, recorded, str(loads) if loads else SHIPPED, ready - start, done - ready, output
     )
@@ -184,7 +194,7 @@ def print_summary(summary: Summary) -> None:
     if summary.num_replicas % summary.num_gpus:
         most = f"{summary.num_replicas // summary.num_gpus} or {most}"
     rows = {
-        "loads": summary.loads,
+        "loads": printable(summary.loads),
         "layers": layers,
         "deployment": (
             f"{summary.num_experts} experts in {summary.num_replicas} slots on "
@@ -205,7 +215,7 @@ def print_summary(summary: Summary) -> None:
     if summary.num_groups % summary.num_nodes:
         rows["policy"] += f" ({summary.num_nodes} nodes do not divide {summary.num_groups} groups)"
     if summary.output:
-        rows["written to"] = summary.output
+        rows["written to"] = printable(summary.output)
     for name, text in rows.items():
         table.add_row(name, text)
     Console(soft_wrap=True, markup=False, emoji=False).print(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._arguments import as_size
+from eplb_np._arguments import as_size, check_memory
 from eplb_np._loads.host import as_array
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ class LoadForecast:
     def __init__(self, num_layers: int, num_experts: int) -> None:
         from eplb_np.forecast.state import make_forecast_state
 
-        self._state = make_forecast_state(
-            as_size("num_layers", num_layers), as_size("num_experts", num_experts)
-        )
+        shape = as_size("num_layers", num_layers), as_size("num_experts", num_experts)
+        check_memory(f"a forecast of [layers, experts] = {shape}", 8 * shape[0] * shape[1])
+        self._state = make_forecast_state(*shape)
 
     def observe(self, load: NDArray[np.float32]) -> None:
         """Add windows to the forecast, oldest first.

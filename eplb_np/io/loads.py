@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eplb_np._files.reading import reading, suffix_of
+from eplb_np._arguments import LARGEST_SIZE
+from eplb_np._files.json_text import read_json
+from eplb_np._files.numpy_files import Archive, StoredArray, open_npy
+from eplb_np._files.reading import open_regular, reading, suffix_of
 from eplb_np._loads.host import as_array, check_loads
 
 KEY = "logical_count"
 SUFFIXES = (".json", ".npy", ".npz")
+
+LARGEST_TOTAL = 2.0**127
+"""The limit for loads that are planned from, checked while layers have the numbers of the file."""
+
+LARGEST_STEP = 1 << 24
+"""Loads of one step, over all layers and experts."""
+
+BLOCK_BYTES = 1 << 23
+"""Bytes of the steps that are read and summed at a time."""
 
 
 class RecordedLoad(NamedTuple):
@@ -32,12 +43,22 @@ def read_loads(path: str | os.PathLike[str]) -> RecordedLoad:
     """Read loads ``[layers, experts]``, or ``[steps, layers, experts]``, which are summed.
 
     A JSON file holds an object with the key ``logical_count``. An ``.npz`` file holds an array of
-    that name, or a single array. Anything else raises a one-line ``ValueError``.
+    that name, or a single array. Anything else raises a one-line ``ValueError``, soon: sizes are
+    checked before anything is unpacked. At most 256 MiB of JSON, 512 MiB of compressed arrays, or
+    4 GiB of other arrays are read, with at most 2**24 loads in a step.
     """
     suffix = suffix_of(path, SUFFIXES)
-    with reading(path):
-        values = _read_json(path) if suffix == ".json" else _read_numpy(path)
-        return select_moe_layers(_sum_steps(as_array(values, KEY)))
+    with reading(path), open_regular(path) as file:
+        if suffix == ".json":
+            values = _read_json(file)
+            total = _sum_steps(values.shape, [values])
+        elif suffix == ".npy":
+            total = _sum_array(open_npy(file))
+        else:
+            archive = Archive(file)
+            with archive.array(_name_in(archive)) as stored:
+                total = _sum_array(stored)
+        return select_moe_layers(total)
 
 
 def select_moe_layers(load: NDArray[np.float64]) -> RecordedLoad:
@@ -52,36 +73,63 @@ def select_moe_layers(load: NDArray[np.float64]) -> RecordedLoad:
     return RecordedLoad(load[moe], moe.tolist(), np.flatnonzero(is_dense).tolist())
 
 
-def _sum_steps(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    if values.ndim not in (2, 3) or 0 in values.shape:
+def _sum_array(stored: StoredArray) -> NDArray[np.float64]:
+    as_array(np.empty(0, stored.dtype), KEY)  # refuses what is not a real number type
+    _check_shape(stored.shape)
+    if len(stored.shape) == 2:
+        return _sum_steps(stored.shape, [stored.read()])
+    return _sum_steps(stored.shape, stored.blocks(BLOCK_BYTES))
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3) or 0 in shape:
         raise ValueError(
-            f"{KEY} has shape {values.shape}: give [layers, experts] or [steps, layers, experts], "
+            f"{KEY} has shape {shape}: give [layers, experts] or [steps, layers, experts], "
             "with no empty axis"
         )
-    if values.ndim == 2:
-        check_loads(values, KEY)
-        return values.astype(np.float64)
-    for i, step in enumerate(values):
-        check_loads(step, f"{KEY}[{i}]")
-    load: NDArray[np.float64] = values.astype(np.float64).sum(axis=0)
+    if shape[-2] * shape[-1] > LARGEST_STEP or max(shape[-2:]) > LARGEST_SIZE:
+        raise ValueError(
+            f"{KEY} has shape {shape}: at most {LARGEST_SIZE} layers or experts, and "
+            f"{LARGEST_STEP} loads of a step, are read"
+        )
+
+
+def _sum_steps(
+    shape: tuple[int, ...], blocks: Iterable[NDArray[np.generic]]
+) -> NDArray[np.float64]:
+    """Sum loads [steps, layers, experts] that come in blocks of steps; return other loads."""
+    load = np.zeros(shape[-2:])
+    first = 0
+    with np.errstate(over="ignore"):  # what overflows is found, and named
+        for block in blocks:
+            steps = block.reshape(-1, *shape[-2:])
+            added = np.concatenate([load[None], steps.astype(np.float64)])
+            if not added.min() >= 0 or not added.max() < np.inf:
+                for i, step in enumerate(added[1:], first):
+                    check_loads(step, f"{KEY}[{i}]" if len(shape) == 3 else KEY)
+            load = added.sum(axis=0)
+            first += len(steps)
+        too_large = load.sum(axis=1) >= LARGEST_TOTAL
+    if too_large.any():
+        raise ValueError(
+            f"{KEY}: the loads of layer {int(too_large.argmax())} add up to 2**127 or more, so "
+            "sums of them would exceed float32's range: scale them down (only ratios matter)"
+        )
     return load
 
 
-def _read_json(path: str | os.PathLike[str]) -> Any:
-    with Path(path).open("rb") as file:
-        content = json.load(file)
-    if not isinstance(content, dict) or KEY not in content:
-        raise ValueError(f'it is not a JSON object with the key "{KEY}": give {{"{KEY}": ...}}')
-    return content[KEY]
+def _read_json(file: BinaryIO) -> NDArray[np.generic]:
+    content = read_json(file, (KEY,))
+    if KEY not in content:
+        raise ValueError(f'it has no key "{KEY}": give {{"{KEY}": ...}}')
+    values = as_array(content[KEY], KEY)
+    _check_shape(values.shape)
+    return values
 
 
-def _read_numpy(path: str | os.PathLike[str]) -> NDArray[Any]:
-    with Path(path).open("rb") as file:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        names = content.files
-        if KEY not in names and len(names) != 1:
-            raise ValueError(f'it holds the arrays {names}: name the one with the loads "{KEY}"')
-        array: NDArray[Any] = content[KEY if KEY in names else names[0]]
-        return array
+def _name_in(archive: Archive) -> str:
+    """Name of the array with the loads."""
+    names = list(archive.members)
+    if KEY not in names and len(names) != 1:
+        raise ValueError(f'it holds the arrays {names}: name the one with the loads "{KEY}"')
+    return KEY if KEY in names else names[0]

@@ -27,7 +27,7 @@ def double_swap(table: SlotTable, h: Int, limit: float) -> bool:
     _score_double_partners(table, h)
     while True:
         g = first_smallest(table.score)
-        if table.score[g] >= limit:
+        if not table.score[g] < limit:  # NaN ends the search, too
             return False
         time, (row, row2, other, other2) = _best_double_between(table, h, g)
         if time <= table.score[g]:

@@ -67,7 +67,7 @@ def search(table: SlotTable, bound: float, good_enough: float, max_steps: Int) -
         limit = longest * (1.0 - LEAST_TIME_GAIN)
         time, row, g, other = best_swap(table, h, came_from if stuck else -1)
         step += 1
-        if time >= limit:
+        if g < 0 or not time < limit:  # NaN decides nothing
             far = longest > bound * (1.0 + max(good_enough, DOUBLE_SWAP_GAP))
             if far and use_double_swaps and double_swap(table, h, limit):
                 continue
@@ -81,7 +81,7 @@ def search(table: SlotTable, bound: float, good_enough: float, max_steps: Int) -
                 stuck = True
         if stuck:
             worse_steps += 1
-            if worse_steps > MOST_WORSE_STEPS or g < 0:
+            if g < 0 or worse_steps > MOST_WORSE_STEPS:
                 break
         swap(table, row, h, other, g)
         came_from = h

@@ -173,7 +173,7 @@ def longest_time(table: SlotTable) -> float:
 
 @kernel
 def first_smallest(values: Doubles) -> Int:
-    """Index of the smallest value; a tie goes to the lower index.
+    """Index of the smallest value; a tie goes to the lower index. 0 if all values are NaN.
 
     Four running minima side by side, then a second pass to find the index: twice as fast as one
     running argmin, in which every step waits for the one before.
@@ -188,7 +188,7 @@ def first_smallest(values: Doubles) -> Int:
     for i in range(n - n % 4, n):
         a = min(a, values[i])
     smallest = min(min(a, b), min(c, d))
-    i = 0
-    while values[i] != smallest:
-        i += 1
-    return i
+    for i in range(n):
+        if values[i] == smallest:
+            return i
+    return 0

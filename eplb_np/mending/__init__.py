@@ -8,6 +8,7 @@ of it: ``node.py``):
 File                Step
 ==================  =======================================================================
 ``repair.py``       Lost experts are placed, empty slots filled, duplicates separated.
+``regrouping.py``   Groups go back to their nodes, within the limits, if they are not whole.
 ``group_swaps.py``  Whole groups swap nodes.
 ``descent.py``      Replicas move off the slowest GPU.
 ``replanning.py``   If that does not get far enough, the node is planned from scratch, and

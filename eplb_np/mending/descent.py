@@ -87,7 +87,7 @@ def _make_best_move(table: SlotTable, h: Int, objective: Objective, budget: Budg
             charge(budget, slot_gpu, 1)
             return 1
         reassign_slot(table, slot_row, slot_gpu, replaced)
-    if swap_gain <= 0.0:
+    if not swap_gain > 0.0:
         return 0
     swap(table, row, h, other, g)
     charge(budget, h, 1)

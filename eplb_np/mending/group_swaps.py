@@ -1,7 +1,8 @@
 """Group swaps: two groups on different nodes change places. One fetch per replica of either.
 
 `swap_groups` makes those that pay for all their fetches. Before that, `find_homes` decides which
-node each group belongs to, and `empty_foreign_slots` removes what is elsewhere.
+node each group belongs to. Replicas elsewhere are removed by `empty_foreign_slots` if the budget
+covers all fetches that follow from it; otherwise groups go home step by step (``regrouping.py``).
 
 Letters: G groups, N nodes, D GPUs, E logical experts, P slots.
 """
@@ -16,6 +17,9 @@ from eplb_np._numba.types import Doubles, Int, Ints
 from eplb_np.maps.maps import EMPTY
 from eplb_np.mending.budget import charge, total_left
 from eplb_np.mending.layer_plan import LayerPlan
+
+SCATTERED = -1.0
+"""Excess of a layer whose groups must go home within a budget, see ``regrouping.py``."""
 
 
 class Regrouping(NamedTuple):
@@ -94,6 +98,17 @@ def find_homes(regrouping: Regrouping, layer: LayerPlan) -> None:
             return
         regrouping.home[group] = node
         regrouping.num_homes[node] += 1
+
+
+@kernel
+def is_scattered(regrouping: Regrouping) -> bool:
+    """Whether a group has replicas away from home; `find_homes` must have been called."""
+    num_groups, num_nodes = regrouping.held_by.shape
+    for k in range(num_groups):
+        for n in range(num_nodes):
+            if n != regrouping.home[k] and regrouping.held_by[k, n] > 0:
+                return True
+    return False
 
 
 @kernel

@@ -17,9 +17,11 @@ from eplb_np.maps.maps import EMPTY, Maps
 from eplb_np.mending.budget import Budget
 from eplb_np.mending.descent import descend
 from eplb_np.mending.group_swaps import (
+    SCATTERED,
     Regrouping,
     empty_foreign_slots,
     find_homes,
+    is_scattered,
     make_regrouping,
     swap_groups,
     weigh_groups_and_nodes,
@@ -64,6 +66,7 @@ def repair_layers(
     num_nodes: Int,
     gpus: Gpus,
     budget: Ints,
+    unlimited: bool,
     phy2log: Ints,
     excess: Doubles,
 ) -> None:
@@ -73,7 +76,8 @@ def repair_layers(
     of GPUs that are gone are emptied, and so are those that hold experts of another node's group.
     ``budget`` [D + 1] int64 is charged, and exceeded if an expert would have no slot otherwise.
     Out: ``excess`` [L] float64, the load of each layer's slowest GPU above that of perfect
-    balance.
+    balance. If groups must move, but the budget is not ``unlimited``, `SCATTERED`: such a layer is
+    left to `eplb_np.mending.regrouping.regroup_layers`.
     """
     num_layers, num_experts = load.shape
     num_gpus = gpus.size.shape[0]
@@ -83,11 +87,13 @@ def repair_layers(
     saved, fetches = ints(phy2log.shape[1]), Budget(budget, ints(num_gpus + 1))
     for i in range(num_layers):
         layer = LayerPlan(phy2log[i], saved, weight, logcnt, gpus, fetches)
-        excess[i] = _repair_layer(load[i], layer, regrouping, node)
+        excess[i] = _repair_layer(load[i], layer, regrouping, node, unlimited)
 
 
 @kernel
-def _repair_layer(load: Doubles, layer: LayerPlan, regrouping: Regrouping, node: Node) -> float:
+def _repair_layer(
+    load: Doubles, layer: LayerPlan, regrouping: Regrouping, node: Node, unlimited: bool
+) -> float:
     """Repair one layer; returns its excess, see `repair_layers`."""
     num_nodes = regrouping.node_load.shape[0]
     gpus = layer.gpus
@@ -96,7 +102,9 @@ def _repair_layer(load: Doubles, layer: LayerPlan, regrouping: Regrouping, node:
         for slot in range(gpus.first_slot[g] + gpus.size[g], gpus.first_slot[g + 1]):
             layer.phy2log[slot] = EMPTY
     find_homes(regrouping, layer)
-    if num_nodes > 1:
+    if num_nodes > 1 and is_scattered(regrouping):
+        if not unlimited:
+            return SCATTERED
         empty_foreign_slots(regrouping, layer)
     for n in range(num_nodes):
         read_node(node, n, layer, regrouping.home)
@@ -121,7 +129,7 @@ def mend_layers(
     ``load`` [L, E] float64, what is expected; ``in_use`` [L, P] int64, what the slots hold.
     ``maps`` int64: ``phy2log`` comes in as `repair_layers` left it and goes out mended; the ranks
     and counts are out only. No layer's longest time grows, unless filling its empty slots makes
-    it grow.
+    it grow. A layer whose groups are not all at home yet is left unchanged.
     """
     phy2log, phyrank, logcnt = maps
     num_gpus = gpus.size.shape[0]
@@ -157,6 +165,8 @@ def _mend_layer(
     unit = scale_loads(load, speed, layer.weight)
     num_active = count_active(layer.gpus)
     find_homes(regrouping, layer)
+    if is_scattered(regrouping):
+        return
     for n in range(num_nodes):
         read_node(node, n, layer, regrouping.home)
         fill_empty_slots(node.table, node.budget)

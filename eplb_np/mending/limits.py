@@ -39,8 +39,13 @@ class MoveLimits:
 
     Notes
     -----
-    An expert that has lost all its replicas is placed whatever the limits. These fetches are
-    counted against the limits first.
+    A limit holds for every plan that is made, with one exception: an expert that no active GPU
+    holds any more is placed whatever the limits. These fetches are counted against the limits
+    first. If placement becomes hierarchical again because a lost GPU is back, the groups go back
+    to their nodes within the limits, over several plans if need be. A total of 2 is enough for
+    that.
+
+    A limit of 2**40 replicas or more is no limit, and is stored as None.
     """
 
     total: int | None = None
@@ -51,7 +56,8 @@ class MoveLimits:
     def __post_init__(self) -> None:
         for name in ("total", "per_gpu"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, as_size(name, getattr(self, name), minimum=0))
+                most = as_size(name, getattr(self, name), minimum=0, maximum=None)
+                object.__setattr__(self, name, most if most < UNLIMITED else None)
         for name in ("price", "tolerance"):
             object.__setattr__(self, name, as_amount(name, getattr(self, name)))
 

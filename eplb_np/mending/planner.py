@@ -63,6 +63,7 @@ class _Mending:
         limits: MoveLimits,
         num_threads: int | None,
     ) -> None:
+        from eplb_np.mending.group_swaps import SCATTERED
         from eplb_np.mending.layers import repair_layers
 
         num_layers = len(in_use)
@@ -75,7 +76,12 @@ class _Mending:
         self.repaired = self.held.copy()
         self.budget = fetch_budget(limits, topology.num_gpus)
         self.excess = np.empty(num_layers)  # load of the slowest GPU above the mean
-        repair_layers(self.load, *self.sizes, self.budget, self.repaired, self.excess)
+        unlimited = bool(self.budget.min() >= self.held.size)
+        repair_layers(self.load, *self.sizes, self.budget, unlimited, self.repaired, self.excess)
+        if (self.excess == SCATTERED).any():
+            from eplb_np.mending.regrouping import regroup_layers
+
+            regroup_layers(self.load, *self.sizes, self.budget, self.repaired, self.excess)
         self.num_threads = choose_num_threads(num_threads, num_layers, topology.num_replicas)
 
     def at_price(self, price: float) -> Maps:
@@ -165,6 +171,6 @@ def _share_out_per_gpu(mending: _Mending, maps: Maps) -> Maps:
     for surcharge in mending.excess.max() * SURCHARGES_PER_GPU:
         mended = mending.at_price(mending.limits.price + surcharge)
         time = mending.expected_time(mended)
-        if time < least:
+        if time < least and mending.fits_total(mended):
             maps, least = mended, time
     return maps

@@ -38,13 +38,15 @@ def place_lost_experts(table: SlotTable, budget: Budget) -> None:
         if lost < 0:
             return
         row, g = _most_dispensable_slot(table, budget)
+        if g < 0:
+            return
         reassign_slot(table, row, g, lost)
         charge(budget, g, 1)
 
 
 @kernel
 def _most_dispensable_slot(table: SlotTable, budget: Budget) -> tuple[Int, Int]:
-    """Row and GPU of the slot whose content will be missed least."""
+    """Row and GPU of the slot that will be missed least; -1 if none is empty or redundant."""
     best = np.inf
     found = (-1, -1)
     for g in range(table.size.shape[0]):
@@ -58,7 +60,7 @@ def _most_dispensable_slot(table: SlotTable, budget: Budget) -> tuple[Int, Int]:
                 cost = replica_load(table, a, table.logcnt[a] - 1)
             if not may_fetch(budget, g):
                 cost += LAST_RESORT
-            if cost < best:
+            if cost < best or found[1] < 0:
                 best = cost
                 found = (row, g)
     return found

@@ -7,7 +7,7 @@ from typing import SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from eplb_np._arguments import as_size, check_multiple
+from eplb_np._arguments import as_number, as_size, check_multiple, one_line
 
 TOKENS_PER_LAYER = 100_000_000
 MOST_TOKENS = 2**53
@@ -313,23 +313,23 @@ def zero_load(num_layers: int, num_experts: int) -> NDArray[np.int64]:
 
 def seeded(seed: SupportsIndex) -> np.random.Generator:
     """Return the generator of a seed; None is refused, because NumPy would pick a random seed."""
-    return np.random.Generator(np.random.PCG64(as_size("seed", seed, minimum=0)))
+    return np.random.Generator(np.random.PCG64(as_size("seed", seed, minimum=0, maximum=None)))
 
 
 def as_real(name: str, value: SupportsFloat) -> float:
     """Return a number as a Python float, or raise ``ValueError``."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}={value!r} is not a number: give a float") from None
+        number = as_number(value)
+    except Exception:  # noqa: BLE001 - objects raise anything here
+        number = None
+    if number is None:
+        raise ValueError(f"{name}={one_line(value)} is not a number: give a float")
+    return number
 
 
 def as_tokens(name: str, value: SupportsIndex) -> int:
     """Return a number of tokens that float64 represents exactly, or raise ``ValueError``."""
-    tokens = as_size(name, value)
-    if tokens > MOST_TOKENS:
-        raise ValueError(f"{name}={tokens} is too large: it must be at most 2**53")
-    return tokens
+    return as_size(name, value, maximum=MOST_TOKENS)
 
 
 def _sizes(num_layers: int, num_experts: int, num_groups: int = 1) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._arguments import as_size
+from eplb_np._arguments import as_list, as_size, is_one_of, one_line
 from eplb_np._loads.host import as_array
 from eplb_np.workloads.loads import as_real, as_tokens, seeded
 
@@ -51,7 +51,8 @@ class LoadTrace:
 
     def __post_init__(self) -> None:
         for name in ("load", "mean"):
-            view = getattr(self, name).view()  # the caller's own array stays writable
+            given = as_array(getattr(self, name), name)
+            view = given.view()  # the caller's own array stays writable
             view.flags.writeable = False
             object.__setattr__(self, name, view)
 
@@ -160,8 +161,10 @@ def draw_trace(
     # Far below 1, all gamma variates of a layer underflow to zero, and cannot be normalized.
     if not 1 <= concentration < np.inf:
         raise ValueError(f"concentration={concentration} must be a finite number, at least 1")
-    for switch in switches:
-        if not 0 <= switch < len(share):
+    listed = as_list("switches", switches, "give numbers of windows", most=len(share))
+    starts = tuple(as_size("an entry of switches", i, 0, maximum=None) for i in listed)
+    for switch in starts:
+        if switch >= len(share):
             raise ValueError(
                 f"switches contains {switch}, which is not a window: give numbers from 0 to "
                 f"{len(share) - 1}"
@@ -169,7 +172,7 @@ def draw_trace(
     generator = seeded(seed)
     drawn = generator.gamma(share * concentration)
     drawn /= drawn.sum(axis=2, keepdims=True)
-    return LoadTrace(generator.multinomial(tokens, drawn), share, tuple(switches))
+    return LoadTrace(generator.multinomial(tokens, drawn), share, starts)
 
 
 def scenario_trace(
@@ -215,9 +218,9 @@ def scenario_trace(
     >>> scenario_trace("switches", profiles, num_windows=9).switches
     (3, 6)
     """
-    if scenario not in get_args(Scenario):
+    if not is_one_of(scenario, get_args(Scenario)):
         known = ", ".join(repr(name) for name in get_args(Scenario))
-        raise ValueError(f"scenario={scenario!r} is unknown: give one of {known}")
+        raise ValueError(f"scenario={one_line(scenario)} is unknown: give one of {known}")
     share = _shares(profiles, "profiles", ndim=3)
     windows = as_size("num_windows", num_windows)
     generator = seeded(seed)
@@ -283,12 +286,14 @@ def _smooth_switches(mean: NDArray[np.float64], switches: Sequence[int], length:
 
 
 def _shares(values: ArrayLike, name: str, ndim: int) -> NDArray[np.float64]:
-    array = as_array(values, name).astype(np.float64)
+    with np.errstate(over="ignore"):
+        array = as_array(values, name).astype(np.float64)
     if array.ndim != ndim or array.size == 0:
         axes = {2: "[layers, experts]", 3: "[windows or profiles, layers, experts]"}[ndim]
         raise ValueError(f"{name} has shape {array.shape}: give {axes}")
-    total = array.sum(axis=-1, keepdims=True)
-    if not np.isfinite(array).all() or (array < 0).any() or (total == 0).any():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum(axis=-1, keepdims=True)
+    if not np.isfinite(total).all() or (array < 0).any() or (total == 0).any():
         raise ValueError(
             f"{name} must be finite and not negative, with some load in every layer: "
             "leave dense layers out"

@@ -1,11 +1,19 @@
 """The command line."""
 
 import json
+import os
 import re
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from support import run_python
+from support import PACKAGE, TIMEOUT, run_python
 
 import eplb_np
 from eplb_np import Plan, in_order_plan, make_plan, workloads
@@ -152,7 +160,29 @@ BAD = {
     "unknown format": (["loads.txt"], ["loads.txt", ".json, .npy, .npz"]),
     "NaN": (["nan.npy", *OPTIONS], ["nan.npy", "layer 3, expert 5"]),
     "all dense": (["zero.npy", *OPTIONS], ["zero.npy", "all 4 layers are zero"]),
-    "sizes": (["loads.npy", "--replicas", "30"], ["num_replicas=30", "num_gpus=32", "32"]),
+    "sizes": (["loads.npy", "--replicas", "30"], ["loads.npy", "num_replicas=30", "num_gpus=32"]),
+    "huge": (["loads.npy", "--gpus", "1000000000"], ["num_gpus=1000000000", "at most 1048576"]),
+    "more GPUs than slots": (
+        ["loads.npy", "--gpus", "1000000"],
+        ["num_replicas=288", "num_gpus=1000000", "a slot"],
+    ),
+    "beyond float32": (["large.npy"], ["large.npy", "layer 3", "2**127"]),
+    "steps beyond float64": (["steps.npy"], ["steps.npy", "layer 1", "2**127"]),
+    "a key twice": (["twice.json"], ["twice.json", "logical_count", "twice"]),
+    "a FIFO": (["fifo.npy"], ["fifo.npy", "a FIFO"]),
+    "a directory": (["folder.npy"], ["folder.npy", "irectory"]),
+    "an escape": (["\x1b[31mred\n.npy"], [r"\x1b[31mred\n.npy: No such file"]),
+    "not in any encoding": (["\udcff.npy"], [r"\udcff.npy: No such file"]),
+    "the input": (["loads.npy", "-o", "same.json"], ["same.json", "is read, and would be lost"]),
+    "a link to the input": (["same.json", "-o", "link.json"], ["link.json", "would be lost"]),
+    "output FIFO": (["loads.npy", *OPTIONS, "-o", "fifo.json"], ["fifo.json", "a FIFO"]),
+    "output directory": (["loads.npy", "-o", "folder.json"], ["folder.json", "a directory"]),
+    "output device": (["loads.npy", "-o", "null.json"], ["null.json", "a device"]),
+    "output circle": (["loads.npy", "-o", "circle.json"], ["circle.json", "symbolic links"]),
+    "option": (["--replicas", "many"], ["--replicas", "many", "eplb-np plan --help"]),
+    "no such option": (["--no-such"], ["--no-such", "eplb-np plan --help"]),
+    "policy": (["--policy", "best"], ["--policy", "'best'", "'hybrid'"]),
+    "too many files": (["loads.npy", "loads.npy"], ["loads.npy", "unexpected"]),
     "zero": (["loads.npy", "--gpus", "0"], ["num_gpus=0", "at least 1"]),
     "output": (["loads.npy", *OPTIONS, "-o", "p.txt"], ["p.txt", ".json, .npz"]),
 }
@@ -167,10 +197,27 @@ def test_bad_input_is_one_line_on_stderr(json_wanted, kind, run, folder):
     bad[3, 5] = np.nan
     np.save("nan.npy", bad)
     np.save("zero.npy", 0 * LOAD)
+    np.save("large.npy", np.where(np.arange(4)[:, None] == 3, 1e38, LOAD))
+    np.save("steps.npy", np.full((2, *LOAD.shape), 1e308) * (LOAD > 0))
+    (folder / "twice.json").write_text('{"logical_count": [[1]], "logical_count": [[2]]}')
+    for name in ("folder.npy", "folder.json"):
+        (folder / name).mkdir()
+    for name in ("fifo.npy", "fifo.json"):
+        os.mkfifo(name)
+    (folder / "null.json").symlink_to(os.devnull)
+    (folder / "circle.json").symlink_to("circle.json")
+    (folder / "same.json").write_text(json.dumps({"logical_count": LOAD.tolist()}))
+    if kind == "the input":
+        (folder / "loads.npy").unlink()
+        (folder / "loads.npy").hardlink_to(folder / "same.json")
+    (folder / "link.json").symlink_to("same.json")
     before = files_of(folder)
     output = [] if "-o" in args else ["-o", "p.json"]
+    content = (folder / "same.json").read_bytes()
     code, out, err = run("plan", *args, *output, *(["--json"] if json_wanted else []))
     assert (code, out) == (2, "")
+    assert err.strip().isprintable()
+    assert (folder / "same.json").read_bytes() == content
     assert re.fullmatch(r"eplb-np: .*\n", err)
     for part in parts:
         assert part in err
@@ -192,7 +239,7 @@ def test_a_failing_write_leaves_the_old_plan(run, folder, monkeypatch):
 
     monkeypatch.setattr("os.fsync", fail)
     code, out, err = run("plan", "loads.npy", *OPTIONS, "-o", "p.json")
-    assert (code, out, err) == (2, "", "eplb-np: disk full\n")
+    assert (code, out, err) == (1, "", "eplb-np: p.json: disk full\n")
     assert (folder / "p.json").read_text() == "the old plan"
     assert files_of(folder) == ["loads.npy", "p.json"]
 
@@ -207,6 +254,7 @@ def test_bad_options_are_refused(run):
 def test_help_and_version(run):
     code, out, _ = run("plan", "--help")
     assert code == 0
+    assert all(f"{code}," in out for code in (0, 1, 2, 130))
     assert all(option in out for option in ("--replicas", "--gpus", "--nodes", "--output"))
     assert run("--version")[1].strip().endswith(eplb_np.__version__)
 
@@ -257,3 +305,152 @@ def test_other_missing_modules_are_no_matter_of_extras():
     result = run_python("-c", WITHOUT.format(module="eplb_np.io.loads"))
     assert "ModuleNotFoundError" in result.stderr
     assert "pip install" not in result.stderr
+
+
+@pytest.fixture
+def start(folder):
+    """Start the command as a process, which may be stopped, or have nowhere to print."""
+
+    def start(*args, stdout=subprocess.PIPE, **env):
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "eplb_np", "plan", *args, *OPTIONS],
+            env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **env},
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.mark.same_without_jit
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_a_full_disk_behind_the_output_is_one_line(extra, start):
+    with Path("/dev/full").open("w") as full:
+        process = start("loads.npy", "-o", "p.json", *extra, stdout=full)
+        _, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (
+        1, "eplb-np: standard output: No space left on device\n",
+    )  # fmt: skip
+    assert Plan.load("p.json").num_layers == 2
+
+
+@pytest.mark.same_without_jit
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_a_closed_pipe_is_silent(extra, start):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start("loads.npy", *extra, stdout=writer)
+    os.close(writer)
+    assert (process.communicate(timeout=TIMEOUT)[1], process.returncode) == ("", 1)
+
+
+@pytest.mark.same_without_jit
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "C"])
+def test_any_encoding_of_the_output_will_do(encoding, start):
+    np.save("lädt\u2713.npy", LOAD)
+    env = {"PYTHONIOENCODING": encoding}
+    if encoding == "C":
+        env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = start("lädt\u2713.npy", stdout=subprocess.PIPE, **env)
+    process.stdout.reconfigure(errors="replace")
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (0, "")
+    assert "GPU balancedness" in out
+
+
+@pytest.mark.same_without_jit
+@pytest.mark.parametrize("compiled", [False, True])
+def test_ctrl_c_at_any_time_is_silent(compiled, start, tmp_path_factory):
+    """While importing, while compiling, while planning and while writing."""
+    env = {} if compiled else {"NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("kernels"))}
+    for delay in np.linspace(0.08, 0.8 if compiled else 4, 6):
+        process = start("loads.npy", "-o", "p.json", **env)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=TIMEOUT)
+        assert err == ""
+        assert process.returncode in (0, 130)
+        assert {path.name for path in Path().iterdir()} <= {"loads.npy", "p.json"}
+
+
+STOPPED_INSIDE = """
+import os, signal, sys
+from eplb_np.__main__ import main
+
+class Stops:
+    def __del__(self):  # Python can only ignore what is raised here
+        os.kill(os.getpid(), signal.SIGINT)
+
+def plan(*args, **options):
+    {how}
+    print("went on", flush=True)
+
+import eplb_np.cli.plan
+eplb_np.cli.plan.make_plan = plan
+sys.argv = ["eplb-np", "plan"]
+main()
+"""
+
+
+@pytest.mark.same_without_jit
+@pytest.mark.parametrize("how", ["os.kill(os.getpid(), signal.SIGINT)", "Stops()"])
+def test_ctrl_c_stops_whatever_runs(how):
+    result = run_python("-c", STOPPED_INSIDE.format(how=how))
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+AS_NOBODY = """
+import contextlib, os, sys
+from eplb_np.__main__ import main
+
+def run(*args):
+    sys.argv = ["eplb-np", "plan", *args]
+    main()
+
+with contextlib.suppress(SystemExit):  # imports what nobody may not be allowed to read
+    run("loads.npy", "-o", "first.json", *{options})
+with contextlib.suppress(SystemExit):
+    run("absent.npy", *{options})
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+run(*{args}, *{options})
+"""
+
+
+@pytest.mark.same_without_jit
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["secret.npy"], "secret.npy: Permission denied"),
+        (["loads.npy", "-o", "locked/p.json"], "locked/p.json: no right to write to its folder"),
+    ],
+)
+def test_a_missing_right_is_one_line(args, said):
+    with tempfile.TemporaryDirectory() as name:  # all parents of which anybody may enter
+        folder = Path(name)
+        np.save(folder / "loads.npy", LOAD)
+        np.save(folder / "secret.npy", LOAD)
+        (folder / "secret.npy").chmod(0)
+        (folder / "locked").mkdir(mode=0o555)
+        folder.chmod(0o755)
+        result = run_python("-c", AS_NOBODY.format(args=args, options=OPTIONS), cwd=folder)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == f"eplb-np: {said}"
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) == 2  # with that of the absent file
+
+
+def test_the_output_goes_through_links_and_keeps_its_mode(run, folder):
+    (folder / "target.json").touch(mode=0o600)
+    (folder / "p.json").symlink_to("target.json")
+    assert run("plan", "loads.npy", *OPTIONS, "-o", "p.json")[0] == 0
+    assert (folder / "p.json").is_symlink()
+    assert stat.S_IMODE((folder / "target.json").stat().st_mode) == 0o600
+    assert Plan.load("target.json").num_layers == 2
+
+
+def test_no_command_is_one_line(run):
+    code, out, err = run()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "eplb-np --help" in err

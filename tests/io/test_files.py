@@ -3,15 +3,22 @@
 import dataclasses
 import io
 import json
+import os
 import pickle
 import random
+import socket
+import stat
+import warnings
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support import assert_same, fewer, refused
 
-from eplb_np import Plan, Topology, in_order_plan, make_plan
+from eplb_np import Plan, Rebalancer, Topology, in_order_plan, make_plan
 from eplb_np._files.atomic import write_atomically
+from eplb_np._files.json_text import parse_json
 from eplb_np.io.loads import read_loads
 
 LOAD = np.random.default_rng(7).integers(0, 100, (5, 8)).astype(np.float64)
@@ -78,6 +85,17 @@ def test_loads_of_every_dtype(dtype, write):
     assert_same([recorded.load], [3 * LOAD[MOE]], dtype)
 
 
+def as_npz_twice(name, values, compression=zipfile.ZIP_STORED, more=None):
+    """An archive that np.savez does not write: with an array twice, or one with more data."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's, about the name
+        with zipfile.ZipFile(file, "w", compression) as archive:
+            for _ in range(1 if more else 2):
+                archive.writestr(name, as_npy(values) + (more or b""))
+    return file.getvalue()
+
+
 def bad(layer, expert, value):
     values = LOAD.copy()
     values[layer, expert] = value
@@ -100,13 +118,25 @@ BAD_LOADS = {
     "no experts": (as_npy(LOAD[:, :0]), ".npy", ["(5, 0)", "no empty axis"]),
     "complex": (as_npy(LOAD + 0j), ".npy", ["complex128", "real number"]),
     "strings": (as_json(LOAD.astype(str)), ".json", ["real number"]),
+    "null": (as_json(bad(1, 0, np.nan)).replace(b"NaN", b"null"), ".json", ["real number"]),
+    "ragged steps": (b'{"logical_count": [[[1], [2]], [[3]]]}', ".json", ["rectangular"]),
+    "a key twice": (b'{"logical_count": [[1]], "logical_count": [[2]]}', ".json", ["twice"]),
+    "a key twice inside": (b'{"x": {"y": 1, "y": 2}, "logical_count": [[1]]}', ".json", ["twice"]),
+    "an array twice": (as_npz_twice("logical_count.npy", LOAD), ".npz", ["twice"]),
+    "another compression": (as_npz_twice("a.npy", LOAD, zipfile.ZIP_LZMA), ".npz", ["not read"]),
+    "more after the data": (as_npz_twice("a.npy", LOAD, more=b"x"), ".npz", ["more data"]),
+    "steps beyond float64": (as_npy(np.full((2, 1, 2), 1e308)), ".npy", ["layer 0", "2**127"]),
+    "steps beyond float32": (
+        as_npy(np.stack([bad(1, 0, 2.0**126)] * 2)), ".npy", ["layer 1", "2**127", "scale"],
+    ),
+    "too many layers": (as_npy(np.zeros((1 << 21, 1), np.int8)), ".npy", ["1048576", "layers"]),
     "ragged": (b'{"logical_count": [[1, 2], [3]]}', ".json", ["rectangular", "same length"]),
     "a number": (b'{"logical_count": 3}', ".json", ["()", "[layers, experts]"]),
     "nothing": (b'{"logical_count": null}', ".json", ["real number"]),
     "another key": (b'{"counts": [[1]]}', ".json", ['"logical_count"']),
-    "a JSON list": (b"[[1, 2]]", ".json", ['"logical_count"']),
+    "a JSON list": (b"[[1, 2]]", ".json", ["a JSON list, not an object"]),
     "huge digits": (b'{"logical_count": [[' + b"9" * 9999 + b"]]}", ".json", []),
-    "deep JSON": (b'{"logical_count": ' + b"[" * 100_000, ".json", ["recursion"]),
+    "deep JSON": (b'{"logical_count": ' + b"[" * 100_000, ".json", ["4 axes or more"]),
     "cut JSON": (as_json(LOAD)[:-3], ".json", ["delimiter"]),
     "no text": (bytes(range(128, 256)), ".json", ["decode"]),
     "no JSON": (as_npy(LOAD), ".json", []),
@@ -117,7 +147,7 @@ BAD_LOADS = {
     "empty npz": (b"", ".npz", []),
     "npz of two": (as_npz(a=LOAD, b=LOAD), ".npz", ["['a', 'b']", '"logical_count"']),
     "npz of none": (as_npz(), ".npz", ["[]", '"logical_count"']),
-    "a pickle": (pickle.dumps(LOAD), ".npy", ["pickle"]),
+    "a pickle": (pickle.dumps(LOAD), ".npy", ["not in NumPy's format"]),
     "a pickle in npy": (as_npy(np.array([{}, LOAD], object)), ".npy", ["allow_pickle=False"]),
     "a pickle in npz": (as_npz(logical_count=LOAD.astype(object)), ".npz", ["allow_pickle=False"]),
     "more than there is": (
@@ -363,3 +393,156 @@ def test_plans_of_gpus_that_differ_come_back(suffix, tmp_path):
     assert again == plan
     assert again.topology == plan.topology
     assert (again.phy2log[0, 6:] == -1).all()
+
+
+# ---------------------------------------------------------------------------------------------
+# What is read and written, whatever its name leads to
+# ---------------------------------------------------------------------------------------------
+
+
+def state_of(topology=PLAN.topology):
+    return Rebalancer(topology, 3)
+
+
+SAVES = {"plan.json": PLAN.save, "plan.npz": PLAN.save, "state.npz": state_of().save}
+every_save = pytest.mark.parametrize("name", SAVES)
+
+
+@every_save
+def test_a_symbolic_link_is_written_through(name, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / name, tmp_path / name
+    link.symlink_to(target)
+    for _ in range(2):  # to a file that is not there yet, and to one that is
+        SAVES[name](link)
+        assert link.is_symlink()
+        assert not target.is_symlink()
+        assert target.stat().st_size > 0
+        assert [path.name for path in target.parent.iterdir()] == [name]
+
+
+@every_save
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_a_file_keeps_its_mode(mode, name, tmp_path):
+    path = tmp_path / name
+    path.touch()
+    path.chmod(mode)
+    SAVES[name](path)
+    assert path.stat().st_size > 0
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+NOT_FILES = {
+    "a FIFO": os.mkfifo,
+    "a socket": make_socket,
+    "a device": lambda path: path.symlink_to(os.devnull),
+    "a directory": lambda path: path.mkdir(),
+}
+
+
+@every_save
+@pytest.mark.parametrize("kind", NOT_FILES)
+def test_what_is_no_file_is_not_written_to(kind, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    path = Path(name)
+    NOT_FILES[kind](path)
+    before = path.stat()
+    with refused(name, f"it is {kind}, not a regular file"):
+        SAVES[name](path)
+    assert stat.S_IFMT(path.stat().st_mode) == stat.S_IFMT(before.st_mode)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", NOT_FILES)
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [(read_loads, "file.json"), (read_loads, "file.npy"), (read_loads, "file.npz"),
+     (Plan.load, "file.json"), (Plan.load, "file.npz"), (Rebalancer.load, "file.npz")],
+)  # fmt: skip
+def test_what_is_no_file_is_not_read(read, name, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    NOT_FILES[kind](Path(name))
+    with refused(name):
+        read(name)
+
+
+def test_an_error_of_a_write_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match=r"disk full: .*plan\.json") as error:
+        PLAN.save(tmp_path / "plan.json")
+    assert error.value.filename == str(tmp_path / "plan.json")
+
+
+def test_a_circle_of_links_is_an_error_of_its_name(tmp_path):
+    path = tmp_path / "plan.json"
+    path.symlink_to(path)
+    with pytest.raises(OSError, match=r"plan\.json"):
+        PLAN.save(path)
+
+
+@pytest.mark.parametrize("act", [read_loads, Plan.load, Rebalancer.load, *SAVES.values()])
+@pytest.mark.parametrize("path", [5, None, b"plan.npz", ["plan.npz"]])
+def test_what_is_no_path_is_refused(path, act):
+    with refused("the path is of type", "pathlib.Path"):
+        act(path)
+
+
+def test_a_name_of_control_characters_is_shown_escaped(tmp_path):
+    path = tmp_path / "\x1b[31mred.npy"
+    path.write_bytes(as_npy(LOAD.astype(object)))
+    with pytest.raises(ValueError, match=r"\\x1b\[31mred\.npy") as error:
+        read_loads(path)
+    assert str(error.value).isprintable()
+
+
+def test_a_key_of_control_characters_is_shown_escaped(saved):
+    change_header(saved, lambda content: content.update(topology={"\x1b[31m": 1}))
+    with pytest.raises(ValueError, match="is not a plan") as error:
+        Plan.load(saved)
+    assert str(error.value).isprintable()
+
+
+def test_arrays_larger_than_the_header_says_are_not_unpacked(tmp_path):
+    path = tmp_path / "plan.npz"
+    PLAN.save(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez_compressed(path, **{**arrays, "phyrank": np.zeros((3, 1 << 20), np.int64)})
+    with refused("is not a plan", "its topology and moe_layer_ids leave room for"):
+        Plan.load(path)
+
+
+def test_steps_are_summed_in_blocks_as_at_once(write):
+    steps = np.random.default_rng(3).lognormal(3, 2, (400, 30, 64))  # several blocks
+    recorded = read_loads(write(as_npy(steps), ".npy"))
+    assert_same([recorded.load], [steps.sum(axis=0)], "blocks")
+    compressed = as_npz(np.savez_compressed, logical_count=steps)
+    assert_same([read_loads(write(compressed, ".npz")).load], [recorded.load], "compressed")
+    steps[390, 7, 5] = -1
+    with refused("logical_count[390][7, 5] = -1.0", "layer 7, expert 5"):
+        read_loads(write(as_npy(steps), ".npy"))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_tables_of_json_are_those_of_the_json_module(indent):
+    rng = random.Random(4)
+    numbers = [0, 1, -3, 2**53 + 1, 2**63, 1.5, -0.0, 1e300, 3e-320, True]
+    for axes in [(1, 1), (3, 2), (2, 3, 4), (1, 1, 1), (4, 1, 3)] * fewer(20, 20):
+        values = np.array(rng.choices(numbers, k=int(np.prod(axes))), object).reshape(axes)
+        text = json.dumps({"a": [1, [2]], "table": values.tolist(), "z": None}, indent=indent)
+        found = parse_json(text, ["table"])
+        expected = np.asarray(values.tolist())
+        assert_same([found["table"]], [expected], text)
+        assert (found["a"], found["z"]) == ([1, [2]], None)
+
+
+def test_short_values_of_json_may_have_any_length():
+    for length in [*range(4090, 4100), 1 << 18]:
+        numbers = "7," * length + "1"
+        found = parse_json(f'{{"a": "{"x" * length}", "b": [{numbers}], "c": 12}}')
+        assert (found["a"], len(found["b"]), found["c"]) == ("x" * length, length + 1, 12)

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from plans import random_plan
+from plans import fetches_by_gpu, random_plan
 from support import compiled, fewer, refused
 
 import eplb_np
@@ -17,21 +17,6 @@ def mended(load, current: Plan, **options) -> Plan:
     plan = eplb_np.make_plan(load, current=current, policy="refined", **options)
     plan.check()
     return plan
-
-
-def fetches_by_gpu(old: Plan, new: Plan) -> np.ndarray:
-    """Replicas that each GPU must fetch, counted one by one."""
-    fetched = np.zeros(new.topology.num_gpus, int)
-    first = new.topology.first_slots
-    for before, after in zip(old.phy2log, new.phy2log, strict=True):
-        for gpu in range(new.topology.num_gpus):
-            left = before[first[gpu] : first[gpu + 1]].tolist()
-            for expert in after[first[gpu] : first[gpu + 1]].tolist():
-                if expert in left:
-                    left.remove(expert)
-                elif expert >= 0:
-                    fetched[gpu] += 1
-    return fetched
 
 
 def random_history(generator, topology: Topology, num_layers: int = 3) -> np.ndarray:

@@ -16,6 +16,7 @@ from eplb_np.stages.replication import cpu as replication
 
 LOAD = np.random.default_rng(5).integers(0, 100, (6, 12)).astype(np.float32)
 TOPOLOGY = Topology(12, 16, 8, 2, 4)
+LARGE = Topology(1 << 20, 1 << 20, 1)
 SIZES = {"num_replicas": 16, "num_groups": 4, "num_nodes": 2, "num_gpus": 8}
 HIERARCHICAL_SIZES = {**SIZES, "num_physical_experts": 16}
 del HIERARCHICAL_SIZES["num_replicas"]
@@ -230,6 +231,15 @@ def test_what_is_no_size_is_refused(call, name, value, parts, no_kernel):
         (lambda: replicate(num_phy=11), ["num_phy=11", "12 experts", "num_phy=12 or more"]),
         (lambda: pack(num_packs=5), ["items=12", "num_packs=5", "10 or 15"]),
         (lambda: pack(num_packs=24), ["items=12", "num_packs=24"]),
+        (lambda: pack(num_packs=2**64), ["num_packs=18446744073709551616", "at most 1048576"]),
+        (lambda: replicate(num_phy=10**12), ["num_phy=1000000000000", "at most 1048576"]),
+        (lambda: plan(num_threads=10**12), ["num_threads=1000000000000", "at most 1048576"]),
+        (lambda: plan(num_gpus=10**9), ["num_gpus=1000000000", "at most 1048576"]),
+        (lambda: eplb_np.in_order_plan(1 << 20, LARGE), ["1048576 layers", "GB of memory", "give"]),
+        (lambda: eplb_np.Rebalancer(LARGE, 1 << 20), ["(1048576, 1048576)", "GB of memory"]),
+        (lambda: rebalance(np.ones((1024, 1 << 14)), num_replicas=1 << 19), ["GB of memory"]),
+        (lambda: eplb_np.MoveLimits(total=-(10**30)), ["total=-1000000", "at least 0"]),
+        (lambda: eplb_np.MoveLimits(price="3"), ["price='3'", "finite number"]),
         (lambda: pack(refine_steps=-1), ["refine_steps=-1", "at least 0"]),
         (lambda: pack(refine_steps=1.5), ["refine_steps=1.5", "not an integer"]),
         (lambda: rebalance(policy="best"), ["policy='best'", "'hybrid', 'deepseek'"]),
@@ -250,6 +260,28 @@ def test_what_is_no_size_is_refused(call, name, value, parts, no_kernel):
 def test_other_bad_arguments_are_refused(call, parts, no_kernel):
     with refused(*parts):
         call()
+
+
+def test_numbers_beyond_int64_are_as_good_as_no_limit():
+    assert_same(pack(refine_steps=2**64), pack(refine_steps=1 << 20), "steps")
+    limits = eplb_np.MoveLimits(total=10**30, per_gpu=2**64)
+    assert limits == eplb_np.MoveLimits()
+    current = eplb_np.in_order_plan(6, TOPOLOGY)
+    mended = [
+        eplb_np.make_plan(LOAD, current=current, policy="refined", limits=each)
+        for each in (limits, None)
+    ]
+    assert mended[0] == mended[1]
+
+
+def test_a_lack_of_memory_says_how_much_is_needed(monkeypatch):
+    def fail(*args):
+        raise MemoryError("Allocation failed (probably too large).")
+
+    monkeypatch.setattr("eplb_np.stages.hierarchy.cpu.plan_layers", fail)
+    monkeypatch.setattr("eplb_np.stages.hierarchy.simd.plan_layers_in_lockstep", fail)
+    with pytest.raises(MemoryError, match=r"6 layers of 16 slots needs about 2\.3e-06 GB"):
+        plan()
 
 
 # ---------------------------------------------------------------------------------------------

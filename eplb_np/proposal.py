@@ -1,0 +1,65 @@
+"""What a `Rebalancer` proposes, and the reason in one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eplb_np.forecast import Expected
+from eplb_np.moves.moves import Moves
+from eplb_np.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What a `Rebalancer` proposes.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan to use next; the plan in use if no move pays off.
+    moves : Moves or None
+        Moves from the plan in use to ``plan``; None for the first plan, which has to be loaded in
+        full.
+    reason : str
+        Why, in one line.
+    """
+
+    plan: Plan
+    moves: Moves | None
+    reason: str
+
+    @property
+    def stays(self) -> bool:
+        """Whether to keep the plan in use: there is nothing to move."""
+        return self.moves is not None and len(self.moves) == 0
+
+
+def reason_of(
+    before: Plan, after: Plan, moves: Moves, expected: Expected, switched: bool, limited: bool
+) -> str:
+    """Say in one line what was done, and what balancedness to expect from it."""
+    load = expected.load
+    why = "the workload has changed; " if switched else ""
+    if before.topology.active_gpus != after.topology.active_gpus:
+        why = "the active GPUs have changed; "
+    if limited and not _groups_are_whole(after):
+        why += "groups are still moving back to their nodes; "
+    if len(moves) == 0:
+        return f"{why}no move pays off: expected balancedness {after.balancedness(load):.4f}"
+    fetches = "1 fetch takes" if len(moves) == 1 else f"{len(moves)} fetches take"
+    start = "" if before.topology != after.topology else f"from {before.balancedness(load):.4f} "
+    return f"{why}{fetches} expected balancedness {start}to {after.balancedness(load):.4f}"
+
+
+def _groups_are_whole(plan: Plan) -> bool:
+    """Whether every group is on one node, or placement is global."""
+    topology = plan.topology
+    if topology.placement == "global":
+        return True
+    there = np.zeros((plan.num_layers, topology.num_groups, topology.num_nodes), bool)
+    layer, slot = np.nonzero(plan.phy2log >= 0)
+    group = plan.phy2log[layer, slot] // (topology.num_experts // topology.num_groups)
+    there[layer, group, topology.gpu_of_slot[slot] // topology.gpus_per_node] = True
+    return bool((there.sum(axis=2) <= 1).all())

@@ -1,0 +1,189 @@
+"""Files that are not what they claim: refused within 2 s and 1 GB."""
+
+import json
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from support import output_of
+
+MIB = 1 << 20
+
+READ = """
+import resource, sys, time
+import eplb_np, numba
+from eplb_np import Plan, Rebalancer
+from eplb_np.io.loads import read_loads
+
+room = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (1 << 30)
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+start = time.process_time()
+try:
+    print("read", {read}({path!r}))
+except (ValueError, OSError) as error:
+    assert "\\n" not in str(error) and {path!r} in str(error), error
+    print("refused in", time.process_time() - start, "s:", error)
+"""
+LOADS, PLAN, STATE = "read_loads", "Plan.load", "Rebalancer.load"
+
+
+def refusal(read, path):
+    """What reading says in a process that may only use 1 GB more than it has."""
+    said = output_of(READ.format(read=read, path=str(path)))
+    word, _, seconds, *_ = said.split()
+    assert word == "refused", said
+    assert float(seconds) < 2, said
+    return said
+
+
+def npy(shape, descr="|i1", data=b""):
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + data
+
+
+def zipped(name, packed, size, directory=b"", method=8):
+    """An archive with one file, of which everything may be a lie."""
+    fields = struct.pack("<HHHHHIIIHH", 20, 0, method, 0, 33, 0, len(packed), size, len(name), 0)
+    local = b"PK\3\4" + fields + name.encode() + packed
+    directory += b"PK\1\2" + struct.pack("<H", 20) + fields + bytes(14) + name.encode()
+    end = struct.pack("<HHHHIIH", 0, 0, 1, 1, len(directory), len(local), 0)
+    return local + directory + b"PK\5\6" + end
+
+
+def bomb(name, blocks, shape, descr="|i1"):
+    """An array of zeros, ``blocks`` times 16 MiB, in a thousandth of that."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    header = npy(shape, descr)
+    packed = packer.compress(header) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(16 * MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
+    packed += block * blocks + packer.flush(zlib.Z_FINISH)
+    return zipped(name, packed, len(header) + blocks * 16 * MIB)
+
+
+BIG_BOMB = bomb("logical_count.npy", 160, (160, 1 << 18, 64))
+SMALL_BOMB = bomb("logical_count.npy", 32, (32 * 16, 1 << 10, 1 << 10))  # all that may be unpacked
+HEADER = {"format": "eplb_np.plan", "version": 1, "dtype": "int64", "policy": "x"}
+HUGE_PLAN = {**HEADER, "moe_layer_ids": [0], "phy2log": [[0]], "phyrank": [[0]]}
+
+
+def plan_of(**sizes):
+    return json.dumps({**HUGE_PLAN, "topology": sizes}).encode()
+
+
+def table(row, count):
+    return b'{"logical_count": [' + row * count + b"[1]]}"
+
+
+CASES = {
+    "zip bomb": (LOADS, ".npz", BIG_BOMB, ["are unpacked"]),
+    "zip bomb of a plan": (PLAN, ".npz", BIG_BOMB, ["no header"]),
+    "zip bomb of a header": (PLAN, ".npz", bomb("header.npy", 160, ()), ["a header may have"]),
+    "zip bomb of a state": (STATE, ".npz", bomb("header.npy", 160, ()), ["a header may have"]),
+    "zip bomb that is just allowed": (LOADS, ".npz", SMALL_BOMB, []),
+    "another size than declared": (
+        LOADS, ".npz", zipped("a.npy", npy((1 << 20, 1 << 10)), 1 << 30, method=0), ["size"],
+    ),
+    "a long directory": (
+        LOADS, ".npz", zipped("a.npy", b"", 0, b"PK\1\2" * (1 << 20)), ["too long"],
+    ),
+    "a long string": (STATE, ".npz", zipped("header.npy", npy((), "<U999999999"), 99), []),
+    "Python objects": (LOADS, ".npy", npy((2, 2), "|O", bytes(32)), ["allow_pickle"]),
+    "no end": (LOADS, ".npy", npy((1 << 40, 4), "<f8", bytes(4096)), ["declares"]),
+    "much from an axis of 0": (LOADS, ".npy", npy((0, 10**30), "<f8"), []),
+    "many axes": (LOADS, ".npy", npy((1,) * 900, "|i1", b"1"), []),
+    "empty lists": (LOADS, ".json", b'{"logical_count": [' + b"[]," * (10 * MIB) + b"[]]}", []),
+    "short rows": (LOADS, ".json", table(b"[1],", 8 * MIB), ["262144 rows"]),
+    "a long row": (LOADS, ".json", table(b"[" + b"1," * (20 * MIB) + b"1],", 1), ["1048576"]),
+    "a long list": (LOADS, ".json", b'{"logical_count": [' + b"1," * (20 * MIB) + b"1]}", ["MiB"]),
+    "another long list": (LOADS, ".json", b'{"x": [' + b'{},"a",' * (6 * MIB) + b"1]}", ["MiB"]),
+    "many keys": (
+        LOADS, ".json",
+        b"{" + b",".join(b'"%d":1' % i for i in range(MIB)) + b"}", ["1024 keys"],
+    ),
+    "deep": (LOADS, ".json", b'{"logical_count": ' + b"[" * (30 * MIB), []),
+    "deep elsewhere": (LOADS, ".json", b'{"x": ' + b'{"x":' * (6 * MIB), []),
+    "deep root": (PLAN, ".json", b"[" * (30 * MIB), []),
+    "digits": (LOADS, ".json", b'{"logical_count": [[' + b"9" * (30 * MIB) + b"]]}", []),
+    "a string in a table": (
+        LOADS, ".json", table(b"[" + b"1," * (MIB // 2) + b'"' + b"x" * MIB + b'"],', 1), [],
+    ),
+    "escapes": (LOADS, ".json", b'{"x": "' + rb"\u4e00" * (20 * MIB) + b'"}', ["MiB"]),
+    "wide characters": (
+        LOADS, ".json", b'{"x": "' + b"x" * (70 * MIB) + "\U0001f600".encode() + b'"}', ["ASCII"],
+    ),
+    "a plan of more GPUs than slots": (
+        PLAN, ".json", plan_of(num_experts=4, num_replicas=4, num_gpus=10**9), ["num_gpus"],
+    ),
+    "a plan of many GPUs": (
+        PLAN, ".json", plan_of(num_experts=4, num_replicas=10**9, num_gpus=10**9), ["num_replicas"],
+    ),
+    "a plan of as many GPUs as there may be": (
+        PLAN, ".json", plan_of(num_experts=1, num_replicas=1 << 20, num_gpus=1 << 20), ["shape"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.same_without_jit
+@pytest.mark.parametrize("kind", CASES)
+def test_what_is_not_what_it_claims_is_refused_soon(kind, tmp_path):
+    read, suffix, content, parts = CASES[kind]
+    path = tmp_path / f"file{suffix}"
+    path.write_bytes(content)
+    said = refusal(read, path)
+    assert all(part in said for part in parts), said
+
+
+@pytest.mark.same_without_jit
+@pytest.mark.parametrize("read", [LOADS, PLAN, STATE])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["fifo", "endless"]
+)
+def test_what_has_no_end_is_refused(make, read, tmp_path):
+    path = tmp_path / "file.npz"
+    make(path)
+    assert "not a regular file" in refusal(read, path)
+
+
+@pytest.mark.same_without_jit
+def test_a_sparse_file_is_read_in_parts(tmp_path):
+    """Zeros: that they are no loads is known at the end only, but it takes no memory."""
+    path = tmp_path / "file.npy"
+    write_sparse(path, npy((1 << 7, 1 << 10, 1 << 10), "<f8"), 1 << 30)
+    said = output_of(READ.format(read=LOADS, path=str(path)))
+    assert "all 1024 layers are zero" in said
+    write_sparse(path, npy((5 << 9, 1 << 10, 1 << 11)), 5 << 30)
+    assert "4 GiB" in refusal(LOADS, path)
+
+
+def write_sparse(path, header, size):
+    path.write_bytes(header)
+    os.truncate(path, len(header) + size)
+
+
+@pytest.mark.same_without_jit
+def test_a_long_recording_is_read_within_a_gigabyte(tmp_path):
+    """Of 50 MB of JSON."""
+    row = b"[" + b", ".join(b"%d.0" % (i * 37 % 100_000) for i in range(1 << 14)) + b"]"
+    path = tmp_path / "file.json"
+    rows = 50_000_000 // len(row)
+    path.write_bytes(b'{"logical_count": [' + b",\n".join([row] * rows) + b"]}")
+    read = "(lambda path: read_loads(path).load.shape)"
+    assert output_of(READ.format(read=read, path=str(path))) == f"read ({rows}, {1 << 14})"
+
+
+@pytest.mark.same_without_jit
+def test_the_state_of_many_layers_is_not_made(tmp_path):
+    path = tmp_path / "file.npz"
+    sizes = {"num_experts": 1 << 20, "num_replicas": 1 << 20, "num_gpus": 1}
+    header = {
+        "format": "eplb_np.rebalancer", "version": 1, "dtype": "int64", "num_layers": 1 << 20,
+        "moe_layer_ids": [0], "limits": {}, "topology": sizes, "plan_topology": None,
+    }  # fmt: skip
+    np.savez_compressed(path, header=np.array(json.dumps(header)))
+    assert "moe_layer_ids" in refusal(STATE, path)
+    header |= {"moe_layer_ids": list(range(1 << 18)), "num_layers": 1 << 18}
+    np.savez_compressed(path, header=np.array(json.dumps(header)))
+    assert "memory" in refusal(STATE, path)
