@@ -448,6 +448,7 @@ def another_kernel(x):
     return x + 2
 
 
+@needs_jit
 def test_nothing_is_written_into_the_package(tmp_path):
     package = copy_package(tmp_path)
     before = sorted(package.rglob("*"))
