@@ -58,8 +58,8 @@ def replica_load(
     check_loads(values, "load")
     if values.max() > LARGEST_LOAD:
         raise ValueError(
-            f"load has an entry of {values.max():.3g}, so that sums could exceed float64's range: "
-            "scale the loads down"
+            f"load has an entry of {values.max():.3g}, but sums of loads must be finite, too: "
+            "scale the loads down (only their ratios matter)"
         )
     if len(experts) != len(counts) or experts.max() >= counts.shape[1] or counts.min() < 1:
         raise ValueError(

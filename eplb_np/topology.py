@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, SupportsFloat, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._arguments import as_list, as_size, check_multiple, one_line
+from eplb_np._arguments import as_list, as_number, as_size, check_multiple, one_line
 
 Placement = Literal["hierarchical", "global"]
 
@@ -277,10 +277,10 @@ def _as_speeds(speeds: Sequence[float] | None, num_gpus: int) -> tuple[float, ..
 
 def _as_speed(speed: SupportsFloat) -> float:
     try:
-        value = float(speed)
-    except (TypeError, ValueError, OverflowError):
-        value = 0.0
-    if not LEAST_SPEED <= value <= MOST_SPEED:
+        value = as_number(speed)
+    except Exception:  # noqa: BLE001 - objects raise anything here
+        value = None
+    if value is None or not LEAST_SPEED <= value <= MOST_SPEED:
         raise ValueError(
             f"an entry of gpu_speeds is {one_line(speed)}: give a positive number from 2**-40 to "
             "2**40, and leave a GPU that is gone out of active_gpus"

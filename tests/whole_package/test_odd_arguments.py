@@ -112,12 +112,13 @@ SIZES = {"num_replicas": 12, "num_gpus": 4, "num_nodes": 1, "num_groups": 1}
 SHAPE = {"num_layers": 2, "num_experts": 8}
 CALLS = {
     "Topology": (Topology, {
-        "num_experts": 8, **SIZES, "gpu_slots": [3] * 4, "active_gpus": [0, 1, 2],
+        "num_experts": 8, **SIZES, "gpu_slots": [3] * 4, "gpu_speeds": [1.0] * 4,
+        "active_gpus": [0, 1, 2],
     }),
     "MoveLimits": (MoveLimits, {"total": 1, "per_gpu": 1, "price": 0.0, "tolerance": 0.0}),
     "make_plan": (eplb_np.make_plan, {
-        "load": LOAD, **SIZES, "gpu_slots": None, "active_gpus": None, "policy": "refined",
-        "current": None, "limits": None, "dtype": None, "moe_layer_ids": None, "num_threads": 1,
+        "load": LOAD, **SIZES, "gpu_slots": None, "gpu_speeds": None, "active_gpus": None,
+        "policy": "refined", "current": None, "limits": None, "dtype": None, "moe_layer_ids": None, "num_threads": 1,
         "device": "cpu",
     }),
     "make_plan's topology": (eplb_np.make_plan, {"load": LOAD, "topology": TOPOLOGY}),
