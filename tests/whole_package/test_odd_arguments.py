@@ -118,7 +118,8 @@ CALLS = {
     "MoveLimits": (MoveLimits, {"total": 1, "per_gpu": 1, "price": 0.0, "tolerance": 0.0}),
     "make_plan": (eplb_np.make_plan, {
         "load": LOAD, **SIZES, "gpu_slots": None, "gpu_speeds": None, "active_gpus": None,
-        "policy": "refined", "current": None, "limits": None, "dtype": None, "moe_layer_ids": None, "num_threads": 1,
+        "policy": "refined", "current": None, "limits": None, "dtype": None,
+        "moe_layer_ids": None, "num_threads": 1,
         "device": "cpu",
     }),
     "make_plan's topology": (eplb_np.make_plan, {"load": LOAD, "topology": TOPOLOGY}),
