@@ -16,6 +16,9 @@ T = TypeVar("T")
 LARGEST_SIZE = 1 << 20
 """Layers, experts, slots and GPUs beyond a million are mistakes, which would fill the memory."""
 
+LARGEST_TOTAL = 2.0**127
+"""Half of float32's range: below it, no partial sum of a layer's loads can overflow."""
+
 LARGEST_FLOAT = float(np.finfo(np.float64).max)
 
 LONGEST_TEXT = 500

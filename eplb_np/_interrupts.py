@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 STOPPED = 130
 """Exit code of a command that Ctrl-C has stopped, as shells have it."""
 
 
 def _is_command() -> bool:
+    """Whether this process was started as our command; not one that only looks like it."""
     program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""  # noqa: PTH119
-    return program.startswith("eplb-np") or (program == "-m" and "eplb_np" in sys.orig_argv)
+    if program == "-m":  # while Python looks for the module to run
+        given = sys.orig_argv
+        return "-m" in given and given[given.index("-m") + 1 :][:1] == ["eplb_np"]
+    return program in ("eplb-np", "eplb-np.exe")
 
 
 def stop_at_once(*_: object) -> None:
@@ -21,4 +26,5 @@ def stop_at_once(*_: object) -> None:
 
 
 if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, stop_at_once)
+    with suppress(ValueError):  # in another thread than the main one
+        signal.signal(signal.SIGINT, stop_at_once)

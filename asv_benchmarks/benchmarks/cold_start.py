@@ -41,8 +41,8 @@ timeraw_import.setup = package_with
 class FirstPlan:
     """Seconds from the start of a Python process to its end, with one plan made.
 
-    The process uses a copy of the package, because kernels may also be cached beside the installed
-    one and in the user's home.
+    The process uses a copy of the package, and a cache of its own: the user's may hold the kernels.
+    Older commits also cached them beside the installed package.
     """
 
     version = "1"

@@ -1,7 +1,7 @@
 """What history and mending gain on traces, compared with planning from scratch and the ceiling.
 
     python docs/studies/replays.py [--loads FOLDER] [--seeds 5] [--windows 64] [--traces ramps]
-    python docs/studies/replays.py --lost-gpu | --speeds [--loads FOLDER]
+    python docs/studies/replays.py --lost-gpu | --coming-back | --speeds [--loads FOLDER]
 
 Draws traces of four scenarios around some workloads: the recorded loads in FOLDER (files that
 `eplb-np plan` can read) or, by default, synthetic ones. Replays them on three deployments. From the
@@ -10,8 +10,9 @@ table of means over the seeds, with the worst seed in brackets. Points are hundr
 balancedness above DeepSeek's policy on the last 8 windows, which is what serving stacks do. Times
 are medians over windows and seeds; in brackets is the median over seeds of the slowest replan.
 
-With `--lost-gpu` it prints instead what losing a GPU takes, and getting it back; with `--speeds`,
-how far above the lower bound plans for GPUs of different speeds end.
+With `--lost-gpu` it prints instead what losing a GPU takes, and getting it back; with
+`--coming-back`, how many proposals groups need to go back to their nodes within limits; with
+`--speeds`, how far above the lower bound plans for GPUs of different speeds end.
 
 Balance and moves are deterministic. The times are for one thread on the machine that ran it.
 """
@@ -266,6 +267,34 @@ def print_lost_gpu(profiles: NDArray[Any]) -> None:
             )
 
 
+def print_coming_back(profiles: NDArray[Any]) -> None:
+    """Serve without a GPU for 30 windows, get it back, and propose until all groups are whole."""
+    columns = ("limits", "proposals", "fetched", "balancedness before", "lowest")
+    print(f"| {' | '.join(columns)} |")
+    print(f"|---|{'--:|' * 4}")
+    topology = topology_of("288/8/4/32", profiles.shape[2])
+    load = workloads.scenario_trace("stationary", profiles, num_windows=2).load[0]
+    others = [gpu for gpu in range(topology.num_gpus) if gpu != LOST_GPU]
+    for limits in ({"per_gpu": 10}, {"total": 100}, {"per_gpu": 10, "total": 100}, {}):
+        rebalancer = eplb_np.Rebalancer(topology, len(load), limits=eplb_np.MoveLimits(**limits))
+        rebalancer.observe(load)
+        before = rebalancer.propose().plan.balancedness(load)
+        rebalancer.use_gpus(others)
+        for _ in range(30):
+            rebalancer.propose()
+        rebalancer.use_gpus(None)
+        proposals, fetched, lowest = 0, 0, 1.0
+        moving = True
+        while moving:
+            proposal = rebalancer.propose()
+            moving = "groups are still moving" in proposal.reason
+            proposals += 1
+            fetched += proposal.moves.num_fetched if proposal.moves else 0
+            lowest = min(lowest, proposal.plan.balancedness(load))
+        name = ", ".join(f"{limit}={number}" for limit, number in limits.items()) or "none"
+        print(f"| {name} | {proposals} | {fetched} | {before:.3f} | {lowest:.3f} |")
+
+
 def print_speeds(profiles: NDArray[Any]) -> None:
     """Plan each workload from scratch for GPUs of different speeds."""
     columns = ("deployment", "speeds", "% above the bound", "worst layer, %")
@@ -307,11 +336,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--traces", nargs="+", choices=get_args(Scenario), default=SCENARIOS, metavar="SCENARIO"
     )
     parser.add_argument("--lost-gpu", action="store_true", help="lose a GPU instead")
+    parser.add_argument("--coming-back", action="store_true", help="get it back, within limits")
     parser.add_argument("--speeds", action="store_true", help="GPUs of different speeds instead")
     options = parser.parse_args(arguments)
     profiles = read_profiles(options.loads)
     if options.lost_gpu:
         print_lost_gpu(profiles)
+    elif options.coming_back:
+        print_coming_back(profiles)
     elif options.speeds:
         print_speeds(profiles)
     else:

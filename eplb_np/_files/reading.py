@@ -31,12 +31,12 @@ def reading(path: str | os.PathLike[str], complaint: str = "") -> Iterator[None]
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ValueError(f"{printable(path)}: {error.strerror or said_by(error)}") from None
+        raise ValueError(f"{printable(path)}: {error.strerror or printable_error(error)}") from None
     except Exception as error:  # noqa: BLE001 - see above
-        raise ValueError(f"{printable(path)}{complaint}: {said_by(error)}") from None
+        raise ValueError(f"{printable(path)}{complaint}: {printable_error(error)}") from None
 
 
-def said_by(error: Exception) -> str:
+def printable_error(error: Exception) -> str:
     """Return what an error says, as one line that a terminal can show."""
     return printable(" ".join(str(error).split()) or type(error).__name__)
 

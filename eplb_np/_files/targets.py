@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from eplb_np._files.atomic import check_folder, write_atomically
-from eplb_np._files.reading import as_path, check_regular, printable, said_by
+from eplb_np._files.reading import as_path, check_regular, printable, printable_error
 
 
 class Target(NamedTuple):
@@ -38,7 +38,7 @@ def target_of(path: str | os.PathLike[str]) -> Target:
     except OSError as error:  # such as a circle of links
         raise _with_path(error, path) from None
     except ValueError as error:
-        raise ValueError(f"{printable(path)}: {said_by(error)}") from None
+        raise ValueError(f"{printable(path)}: {printable_error(error)}") from None
     return Target(target, stat.S_IMODE(status.st_mode))
 
 
@@ -65,4 +65,4 @@ def write_to(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) 
 
 def _with_path(error: OSError, path: str | os.PathLike[str]) -> OSError:
     """Return an error about the path, not about a temporary file."""
-    return type(error)(error.errno, error.strerror or said_by(error), printable(path))
+    return type(error)(error.errno, error.strerror or printable_error(error), printable(path))

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from eplb_np._arguments import LARGEST_TOTAL
 from eplb_np._numba.jit import entry
 from eplb_np._numba.types import Floats, Int
-
-LARGEST_TOTAL = 2.0**127
-"""Half of float32's range: below it, no partial sum of a layer's loads can overflow."""
 
 
 @entry

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numba import cuda, types
 
+from eplb_np._arguments import LARGEST_TOTAL
 from eplb_np._cuda.jit import launched
-from eplb_np._loads.cpu import LARGEST_TOTAL
 from eplb_np._numba.types import Floats, Ints
 
 CHECK_THREADS = 32

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from eplb_np._files.reading import printable, said_by
+from eplb_np._files.reading import printable, printable_error
 
 NOT_WRITTEN = 1
 BAD_INPUT = 2
@@ -30,13 +30,13 @@ def one_line(exit_code: int = BAD_INPUT, about: Path | None = None) -> Iterator[
     try:
         yield
     except OSError as error:
-        said = error.strerror or said_by(error)
+        said = error.strerror or printable_error(error)
         if error.filename is not None:
             said = f"{printable(os.fsdecode(error.filename))}: {said}"
         raise OneLineError(said, exit_code) from None
     except (ValueError, MemoryError) as error:
         where = "" if about is None else f"{printable(about)}: "
-        raise OneLineError(f"{where}{said_by(error)}", exit_code) from None
+        raise OneLineError(f"{where}{printable_error(error)}", exit_code) from None
 
 
 def exit_code_of(command: click.Command, name: str) -> int:
@@ -61,7 +61,7 @@ def exit_code_of(command: click.Command, name: str) -> int:
         return NOT_WRITTEN
     except OSError as error:  # only printing is left, as on a full disk
         _drop_output()
-        _say(f"{name}: standard output: {error.strerror or said_by(error)}")
+        _say(f"{name}: standard output: {error.strerror or printable_error(error)}")
         return NOT_WRITTEN
 
 

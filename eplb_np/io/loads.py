@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eplb_np._arguments import LARGEST_SIZE
+from eplb_np._arguments import LARGEST_SIZE, LARGEST_TOTAL
 from eplb_np._files.json_text import read_json
 from eplb_np._files.numpy_files import Archive, StoredArray, open_npy
 from eplb_np._files.reading import open_regular, reading, suffix_of
@@ -17,9 +17,6 @@ from eplb_np._loads.host import as_array, check_loads
 
 KEY = "logical_count"
 SUFFIXES = (".json", ".npy", ".npz")
-
-LARGEST_TOTAL = 2.0**127
-"""The limit for loads that are planned from, checked while layers have the numbers of the file."""
 
 LARGEST_STEP = 1 << 24
 """Loads of one step, over all layers and experts."""
