@@ -5,19 +5,21 @@ import os
 import pytest
 from support import PACKAGE, run_python
 
-HANDLER = "import signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+# A job in the background inherits that Ctrl-C is ignored.
+DEFAULT = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+HANDLER = "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Programs of somebody else that import this package."""
-    code = f"import eplb_np\n{HANDLER}"
+    code = f"{DEFAULT}import eplb_np\n{HANDLER}"
     (tmp_path / "eplb-np-server.py").write_text(code)
     (tmp_path / "server").mkdir()
     (tmp_path / "server" / "__init__.py").write_text(code)
     (tmp_path / "server" / "__main__.py").write_text("")
     (tmp_path / "eplb-np").write_text(  # our script's name, but not in the main thread
-        "import threading\nthread = threading.Thread(target=lambda: __import__('eplb_np'))\n"
+        f"{DEFAULT}import threading\nthread = threading.Thread(target=lambda: __import__('eplb_np'))\n"
         f"thread.start()\nthread.join()\n{HANDLER}"
     )
     return tmp_path
@@ -33,5 +35,5 @@ def test_another_program_keeps_its_handler(program, folder):
 
 
 def test_our_command_has_its_own(tmp_path):
-    (tmp_path / "eplb-np").write_text(f"import eplb_np\n{HANDLER}")
+    (tmp_path / "eplb-np").write_text(f"{DEFAULT}import eplb_np\n{HANDLER}")
     assert run_python("eplb-np", cwd=tmp_path).stdout == "False\n"
