@@ -19,7 +19,8 @@ def folder(tmp_path):
     (tmp_path / "server" / "__init__.py").write_text(code)
     (tmp_path / "server" / "__main__.py").write_text("")
     (tmp_path / "eplb-np").write_text(  # our script's name, but not in the main thread
-        f"{DEFAULT}import threading\nthread = threading.Thread(target=lambda: __import__('eplb_np'))\n"
+        f"{DEFAULT}import threading\n"
+        "thread = threading.Thread(target=lambda: __import__('eplb_np'))\n"
         f"thread.start()\nthread.join()\n{HANDLER}"
     )
     return tmp_path
