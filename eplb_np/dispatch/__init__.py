@@ -1,0 +1,1 @@
+"""Splitting each batch over the replicas of a plan, and placing replicas for that."""
