@@ -1,1 +1,5 @@
 """Splitting each batch over the replicas of a plan, and placing replicas for that."""
+
+from eplb_np.dispatch.splitter import Splitter, split_load
+
+__all__ = ["Splitter", "split_load"]

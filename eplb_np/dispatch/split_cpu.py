@@ -2,10 +2,10 @@
 
 The least makespan is T = max over sets S of GPUs of (load that only S can take) / (speed of S).
 The split starts from a lower bound on T. It fills the spanning forest of the graph from the leaves
-up, which puts most GPUs at T at once. While a GPU is above T, a breadth-first search from it follows
-replicas that hold load to a GPU below T, and load is shifted along that path. If there is none, the
-GPUs that were seen are a set S that needs more than T: T rises to what S needs (Newton's method),
-and the search goes on. It ends with a feasible T that a set S proves to be the least.
+up, which puts most GPUs at T at once. While a GPU is above T, a breadth-first search from it
+follows replicas that hold load to a GPU below T, and load is shifted along that path. If there is
+none, the GPUs that were seen are a set S that needs more than T: T rises to what S needs (Newton's
+method), and the search goes on. It ends with a feasible T that a set S proves to be the least.
 
 The result depends on nothing but the graph and the counts, so that all ranks compute the same.
 
@@ -29,9 +29,6 @@ Load: TypeAlias = Any
 ROUNDING = 1e-11
 """Floats may be this share above their cap: sums of floats are not exact."""
 
-NO_PART = -1
-"""Instead of a part: the GPU's load is final."""
-
 
 class SplitScratch(NamedTuple):
     """Working memory of one thread; arrays of loads have the dtype of the counts."""
@@ -46,8 +43,8 @@ class SplitScratch(NamedTuple):
     seen_expert: Ints  # [M], the same for shared experts
     taken_from: Ints  # [D], edge that gives load up on the path that led to the GPU
     given_to: Ints  # [D], edge that takes it
-    queue: Ints  # [D], GPUs seen
-    search: Ints  # [2], number of searches, never restarted, as marks stay; GPUs seen by the last
+    queue: Ints  # [D], GPUs seen, or those of a part
+    search: Ints  # [2], number of searches, never restarted, as marks stay; length of the queue
 
 
 def make_split_scratch(graph: SplitGraph, dtype: Any) -> SplitScratch:
@@ -63,10 +60,35 @@ def make_split_scratch(graph: SplitGraph, dtype: Any) -> SplitScratch:
 
 
 @entry
-def split_layers(graph: SplitGraph, counts: Loads, scratch: SplitScratch, slot_load: Loads) -> None:
-    """Split every row of ``counts`` [L, E]. Out: ``slot_load`` [L, P], same dtype."""
+def split_layers(
+    graph: SplitGraph, first_layer: Int, counts: Loads, scratch: SplitScratch, slot_load: Loads
+) -> None:
+    """Split the counts of consecutive layers, [l, E]. Out: ``slot_load`` [l, P], same dtype."""
     for i in range(counts.shape[0]):
-        split_layer(graph, i, counts[i], scratch, slot_load[i])
+        split_layer(graph, first_layer + i, counts[i], scratch, slot_load[i])
+
+
+@entry
+def first_bad_count(counts: Loads, most: Load) -> Int:
+    """Position in flattened ``counts`` [L, E] of the first that is negative, NaN or infinite.
+
+    If a row adds up to more than ``most``, the number of all counts plus that row. Else -1.
+    """
+    num_layers: Int = counts.shape[0]
+    num_experts: Int = counts.shape[1]
+    for i in range(num_layers):
+        total = 0.0
+        good = True
+        for e in range(num_experts):
+            good &= counts[i, e] >= 0 and counts[i, e] < np.inf
+            total += counts[i, e]
+        if not good:
+            for e in range(num_experts):
+                if not (counts[i, e] >= 0 and counts[i, e] < np.inf):
+                    return i * num_experts + e
+        if not total <= most:
+            return num_layers * num_experts + i
+    return -1
 
 
 @kernel
@@ -95,7 +117,12 @@ def find_least_caps(
     for g in range(load.shape[0]):
         while load[g] > limit[g]:
             if not relieve(graph, layer, g, scratch):
-                raise_caps(graph, layer, scratch)
+                before = limit[g]
+                time = least_time(graph, scratch)
+                for other in range(load.shape[0]):
+                    set_cap(graph, other, time, scratch)
+                if not (scratch.whole or limit[g] > before):  # less than floats can tell
+                    break
 
 
 @kernel
@@ -131,48 +158,56 @@ def set_lower_bound(graph: SplitGraph, layer: Int, counts: Loads, scratch: Split
         needed[graph.expert_component[layer, m]] += counts[graph.expert[layer, m]]
     for g in range(load.shape[0]):
         time = max(time, needed[g] * graph.component_slowness[layer, g])
-    set_caps(graph, np.ceil(time) if scratch.whole and graph.uniform else time, scratch)
+    if scratch.whole and graph.uniform:
+        time = np.ceil(time)
+    for g in range(load.shape[0]):
+        set_cap(graph, g, time, scratch)
 
 
 @kernel
-def set_caps(graph: SplitGraph, time: float, scratch: SplitScratch) -> None:
-    """Set the caps to what GPUs process in this time."""
-    cap, limit, slowness = scratch.cap, scratch.limit, graph.slowness
-    for g in range(cap.shape[0]):
-        if scratch.whole:
-            most = np.int64(time / slowness[g])
-            if (most + 1) * slowness[g] <= time:
-                most += 1
-            elif most * slowness[g] > time:
-                most -= 1
-            cap[g] = most
-            limit[g] = most
-        else:
-            cap[g] = time / slowness[g]
-            limit[g] = cap[g] * (1.0 + ROUNDING)
+def load_within(time: float, slowness: float, scratch: SplitScratch) -> Load:
+    """Largest load that takes a GPU of this slowness at most this time."""
+    if not scratch.whole:
+        return time / slowness
+    most = np.int64(time / slowness)
+    if (most + 1) * slowness <= time:
+        most += 1
+    elif most * slowness > time:
+        most -= 1
+    return most
 
 
 @kernel
-def raise_caps(graph: SplitGraph, layer: Int, scratch: SplitScratch) -> None:
-    """Raise the caps to the least time that the GPUs of the last search need."""
-    load, cap, slowness, queue = scratch.load, scratch.cap, graph.slowness, scratch.queue
-    num_seen = scratch.search[1]
+def set_cap(graph: SplitGraph, g: Int, time: float, scratch: SplitScratch) -> None:
+    """Cap a GPU at what it processes in this time."""
+    scratch.cap[g] = load_within(time, graph.slowness[g], scratch)
+    scratch.limit[g] = scratch.cap[g]
+    if not scratch.whole:
+        scratch.limit[g] *= 1.0 + ROUNDING
+
+
+@kernel
+def least_time(graph: SplitGraph, scratch: SplitScratch) -> float:
+    """Least time in which the listed GPUs can process all load that they have together."""
+    load, slowness, queue = scratch.load, graph.slowness, scratch.queue
     needed = load[queue[0]]
     speed = 1.0 / slowness[queue[0]]
-    for j in range(1, num_seen):
+    for j in range(1, scratch.search[1]):
         needed += load[queue[j]]
         speed += 1.0 / slowness[queue[j]]
-    set_caps(graph, needed / speed, scratch)
-    while scratch.whole:
-        room = cap[queue[0]]
-        time = (room + 1) * slowness[queue[0]]
-        for j in range(1, num_seen):
+    time: float = needed / speed
+    while scratch.whole:  # in whole units, it can take a little longer
+        following = np.inf
+        room = needed - needed
+        for j in range(scratch.search[1]):
             g = queue[j]
-            room += cap[g]
-            time = min(time, (cap[g] + 1) * slowness[g])
+            most = load_within(time, slowness[g], scratch)
+            room += most
+            following = min(following, (most + 1) * slowness[g])
         if room >= needed:
-            return
-        set_caps(graph, time, scratch)
+            break
+        time = following
+    return time
 
 
 @kernel
