@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._arguments import as_size, check_is, one_line
-from eplb_np._loads.host import as_array
+from eplb_np._forks import let_forks_wait_for
+from eplb_np._loads.host import as_array, as_history
 from eplb_np.dispatch.evened_cpu import find_binding_gpus, split_layers_evenly
 from eplb_np.dispatch.graph import build_graph
 from eplb_np.dispatch.split_cpu import (
@@ -18,6 +19,8 @@ from eplb_np.dispatch.split_cpu import (
     make_split_scratch,
     split_layers,
 )
+from eplb_np.forecast import LoadForecast
+from eplb_np.maps.maps import read_only
 from eplb_np.metrics import LARGEST_LOAD, replica_load
 from eplb_np.plan import Plan
 
@@ -57,7 +60,7 @@ class Splitter:
     Preparing takes O(L P log P). A split of a layer fills a spanning forest of experts and GPUs in
     O(P), and repairs what is left along shortest paths, O(K) for each of a few, where K is the
     number of replicas of experts that have several. Thread-safe: each thread has working memory
-    of its own.
+    of its own. A pickled copy starts without the batches that were observed.
 
     Several splits may be equally good. Which one it is depends on ``expected``; other ties go to
     the GPU with the lower number.
@@ -92,6 +95,11 @@ class Splitter:
         gpus = plan.topology.gpus
         even = replica_load(phy2log, logcnt, self._expected)
         self.graph = build_graph(phy2log, logcnt, gpus, even)
+        self._lock = threading.RLock()  # for the forecast and the shares
+        let_forks_wait_for(self, self._lock)
+        self._forecast = LoadForecast(*self._shape)
+        self._shares: NDArray[np.float64] | None = None
+        self._any_expected = expected is not None
         self._memory = threading.local()
         self.graph = build_graph(phy2log, logcnt, gpus, self.split(self._expected))
         self._memory = threading.local()
@@ -162,6 +170,61 @@ class Splitter:
         result = self._as_out(out, given.dtype, self.plan.phy2log.shape[1:])
         self._split(given[None], evened, result[None], row)
         return result
+
+    def observe(self, counts: ArrayLike) -> None:
+        """Take in the counts of a batch, for the `shares` of the batches after it.
+
+        Parameters
+        ----------
+        counts : array_like, shape [L, E]
+            As in `split`, in the same unit each time; below 2**127 in a layer.
+
+        Raises
+        ------
+        ValueError
+            As in `split`. Then nothing has been taken in.
+
+        Notes
+        -----
+        O(L E), in memory that does not grow. Batches are weighted as windows are in a
+        `Rebalancer`: noisy ones count for less, and old ones are forgotten where the workload
+        changes. Counts on one rank are not those on another: give each the counts of all.
+        """
+        with np.errstate(over="ignore"):
+            given = self._as_counts(counts, "counts").astype(np.float32)
+        history = as_history(given, "counts")
+        with self._lock:
+            self._forecast.observe(history)
+            self._shares = None
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Shares that come late: for a batch whose counts cannot be waited for.
+
+        Shape [L, P], float64, read-only: the share of its expert's load that each slot should
+        take, by the evened-out split of the load that the batches so far lead to expect. The
+        slots of an expert add up to 1; empty slots have 0. Before the first `observe`, shares
+        are those of ``expected``; without that, replicas share evenly.
+
+        Large batches profit most: see docs/dispatch.md for what is left of the gain.
+        """
+        with self._lock:
+            if self._shares is None:
+                expected = self._expected
+                if self._forecast.num_windows > 0:
+                    expected = self._forecast.expected().load.astype(np.float64)
+                self._shares = read_only(self._shares_of(expected))
+            return self._shares
+
+    def _shares_of(self, load: NDArray[np.float64]) -> NDArray[np.float64]:
+        plan = self.plan
+        filled = plan.phy2log >= 0
+        total = np.take_along_axis(load, plan.phy2log, axis=1)
+        even: NDArray[np.float64] = filled / np.take_along_axis(plan.logcnt, plan.phy2log, axis=1)
+        if not self._any_expected and self._forecast.num_windows == 0:
+            return even
+        np.divide(self.split(load), total, out=even, where=filled & (total > 0))
+        return even
 
     def binding_gpus(self, counts: ArrayLike) -> NDArray[np.bool_]:
         """Find the GPUs that prove a split optimal: no split of these counts can relieve them.
@@ -251,7 +314,7 @@ class Splitter:
         return out
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Splitter, (self.plan, self._expected)
+        return Splitter, (self.plan, self._expected if self._any_expected else None)
 
     def __repr__(self) -> str:
         return f"Splitter({self.plan})"
