@@ -20,7 +20,7 @@ from eplb_np.bounds import lower_bound
 from eplb_np.maps.log2phy import make_log2phy
 from eplb_np.maps.maps import Maps, check_maps, count_replicas, read_only
 from eplb_np.moves.moves import Moves, moves_between
-from eplb_np.policies import Device, log2phy_width
+from eplb_np.policies import Device, Split, check_split, function_named, log2phy_width
 from eplb_np.topology import Placement, Topology
 
 PLAN_FILE = ArchiveFormat(
@@ -143,13 +143,16 @@ class Plan:
         )
         return read_only(log2phy.astype(self.dtype, copy=False))
 
-    def gpu_load(self, load: ArrayLike) -> NDArray[np.float64]:
+    def gpu_load(self, load: ArrayLike, *, split: Split = "even") -> NDArray[np.float64]:
         """Compute the load of each GPU, shape [L, num_gpus].
 
         Parameters
         ----------
         load : array_like, shape [L, E]
             Load of each logical expert, in any unit. It need not be the load planned from.
+        split : {"even", "best"}, default: "even"
+            How the replicas of an expert share its load: evenly, or as `split_load` finds best
+            for this very load.
 
         Returns
         -------
@@ -157,30 +160,36 @@ class Plan:
             In the unit of ``load``.
         """
         topology = self.topology
-        if topology.gpu_slots is None:
+        check_split(split)
+        if split == "even" and topology.gpu_slots is None:
             return metrics.gpu_load(self.phy2log, self.logcnt, load, topology.num_gpus)
-        slots = metrics.replica_load(self.phy2log, self.logcnt, load)
+        if split == "even":
+            slots = metrics.replica_load(self.phy2log, self.logcnt, load)
+        else:
+            slots = function_named("eplb_np.dispatch.splitter:split_load")(self, load)
         shape = (self.num_layers, topology.num_gpus)
         flat = topology.gpu_of_slot + topology.num_gpus * np.arange(self.num_layers)[:, None]
         per_gpu: NDArray[Any] = np.bincount(flat.ravel(), slots.ravel(), shape[0] * shape[1])
         return per_gpu.reshape(shape)
 
-    def gpu_time(self, load: ArrayLike) -> NDArray[np.float64]:
+    def gpu_time(self, load: ArrayLike, *, split: Split = "even") -> NDArray[np.float64]:
         """Compute the time that each GPU takes: its load over its speed, shape [L, num_gpus].
 
         Parameters
         ----------
         load : array_like, shape [L, E]
             Load of each logical expert, in any unit.
+        split : {"even", "best"}, default: "even"
+            As in `gpu_load`.
 
         Returns
         -------
         ndarray, shape [L, num_gpus], float64
             In the unit of ``load``, at speed 1.
         """
-        return self.gpu_load(load) * self.topology.slowness
+        return self.gpu_load(load, split=split) * self.topology.slowness
 
-    def balancedness(self, load: ArrayLike) -> float:
+    def balancedness(self, load: ArrayLike, *, split: Split = "even") -> float:
         """GPU balancedness: ratio of mean to largest GPU load, both summed over layers.
 
         Where GPUs differ in speed or are gone, it is the time that perfectly balanced active GPUs
@@ -190,6 +199,8 @@ class Plan:
         ----------
         load : array_like, shape [L, E]
             Load of each logical expert, in any unit.
+        split : {"even", "best"}, default: "even"
+            As in `gpu_load`.
 
         Returns
         -------
@@ -198,8 +209,8 @@ class Plan:
         """
         topology = self.topology
         if topology.gpu_speeds is None and topology.active_gpus is None:
-            return metrics.balancedness(self.gpu_load(load))
-        time = self.gpu_time(load)
+            return metrics.balancedness(self.gpu_load(load, split=split))
+        time = self.gpu_time(load, split=split)
         longest = float(time.max(axis=1).sum())
         at_once = float((time / topology.slowness).sum()) / topology.active_speed
         return at_once / longest if longest > 0 else 1.0

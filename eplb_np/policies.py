@@ -21,6 +21,8 @@ from eplb_np.topology import Topology
 
 PolicyName = Literal["hybrid", "deepseek", "refined"]
 Device = Literal["cpu", "cuda"]
+Split = Literal["even", "best"]
+"""How the load of an expert is split over its replicas: evenly, or as the exact split does it."""
 
 
 class Policy(NamedTuple):
@@ -71,6 +73,12 @@ def check_policy(policy: str, topology: Topology | None = None) -> None:
         raise ValueError(f"policy={one_line(policy)} is unknown: give one of {known}")
     if topology is not None and not POLICIES[policy].plans_unequal_gpus:
         topology.check_plain(policy)
+
+
+def check_split(split: str) -> None:
+    """Raise ``ValueError`` for an unknown way to split loads."""
+    if not is_one_of(split, ("even", "best")):
+        raise ValueError(f"split={one_line(split)} is unknown: give 'even' or 'best'")
 
 
 def log2phy_width(topology: Topology, policy: str, logcnt: NDArray[np.integer]) -> int:

@@ -19,7 +19,7 @@ from eplb_np.mending.limits import MoveLimits, check_limits
 from eplb_np.moves.fetches import count_fetches
 from eplb_np.plan import Plan
 from eplb_np.planning import make_plan
-from eplb_np.policies import PolicyName, check_policy
+from eplb_np.policies import PolicyName, Split, check_policy, check_split
 from eplb_np.rebalancer import Rebalancer
 from eplb_np.topology import Topology
 
@@ -91,7 +91,9 @@ class Replay:
         )
 
 
-def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Replay:
+def replay(
+    load: ArrayLike, planner: Planner, *, first_window: int = 1, split: Split = "even"
+) -> Replay:
     """Replay a trace with one planner.
 
     Parameters
@@ -103,6 +105,8 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
         before it and the plan in use: one of those in this module, or your own.
     first_window : int, default: 1
         First window to plan for, at least 1.
+    split : {"even", "best"}, default: "even"
+        How the load of each window is split over the replicas, as in `Plan.gpu_load`.
 
     Returns
     -------
@@ -133,6 +137,7 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
         raise ValueError(f"planner={one_line(planner)} cannot be called: give one of this module")
     history = as_history(load, "load")
     first = as_size("first_window", first_window)
+    check_split(split)
     if len(history) <= first:
         raise ValueError(
             f"load has {len(history)} window(s), so first_window={first} leaves none to plan for: "
@@ -149,7 +154,7 @@ def replay(load: ArrayLike, planner: Planner, *, first_window: int = 1) -> Repla
         if current is not None:
             moved = count_fetches(current.phy2log, plan.phy2log, plan.topology.gpu_of_slot)
         at_once = float(history[window].sum(dtype=np.float64)) / plan.topology.active_speed
-        longest = float(plan.gpu_time(history[window]).max(axis=1).sum())
+        longest = float(plan.gpu_time(history[window], split=split).max(axis=1).sum())
         rows.append((at_once, longest, moved, seconds))
         current = plan
     mean_time, longest_time, moves, times = (np.array(column) for column in zip(*rows, strict=True))
