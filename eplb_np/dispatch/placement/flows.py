@@ -57,8 +57,8 @@ def split_evenly(flows: Flows, layer: Layer, sample: Doubles, s: Int) -> None:
         load[g] = 0.0
     for slot in range(flow.shape[0]):
         e = layer.expert[slot]
-        replica = sample[e, s] / layer.count[e]
-        flow[slot] = replica if layer.count[e] > 1 else 0.0
+        replica = sample[e, s] / layer.logcnt[e]
+        flow[slot] = replica if layer.logcnt[e] > 1 else 0.0
         load[layer.gpu[slot]] += replica
 
 
@@ -74,12 +74,12 @@ def start_trial(flows: Flows, layer: Layer, sample: Doubles, s: Int, move: Ints)
         load[g] = old_load[g]
     b, x, y = move[SECOND], move[GAINS], move[LOSES]
     h = layer.gpu[b]
-    count, replica = layer.count, layer.replica
+    logcnt, replica = layer.logcnt, layer.replica
     if move[FIRST] != REASSIGN:
         a = move[FIRST]
         flow[a], flow[b] = flow[b], flow[a]
-        moved = flow[b] if count[x] > 1 else sample[x, s]
-        moved -= flow[a] if count[y] > 1 else sample[y, s]
+        moved = flow[b] if logcnt[x] > 1 else sample[x, s]
+        moved -= flow[a] if logcnt[y] > 1 else sample[y, s]
         load[layer.gpu[a]] -= moved
         load[h] += moved
         return
@@ -87,15 +87,15 @@ def start_trial(flows: Flows, layer: Layer, sample: Doubles, s: Int, move: Ints)
     load[h] -= freed
     flow[b] = 0.0
     slot = replica[y, 0]
-    if count[y] == 1:
+    if logcnt[y] == 1:
         flow[slot] = 0.0
     else:
-        for j in range(1, count[y]):
+        for j in range(1, logcnt[y]):
             if load[layer.gpu[replica[y, j]]] < load[layer.gpu[slot]]:
                 slot = replica[y, j]
         flow[slot] += freed
     load[layer.gpu[slot]] += freed
-    if count[x] == 2:
+    if logcnt[x] == 2:
         flow[replica[x, 0] + replica[x, 1] - b] = sample[x, s]
 
 
@@ -157,7 +157,7 @@ def _relieve(flows: Flows, layer: Layer, s: Int, side: Int, start: Int, time: fl
             if flows.seen_expert[e] == search:
                 continue
             flows.seen_expert[e] = search
-            for j in range(layer.count[e]):
+            for j in range(layer.logcnt[e]):
                 slot = layer.replica[e, j]
                 target = layer.gpu[slot]
                 if seen[target] == search:
@@ -176,7 +176,7 @@ def _relieve(flows: Flows, layer: Layer, s: Int, side: Int, start: Int, time: fl
 
 
 @kernel
-def _shift(  # noqa: PLR0913
+def _shift(
     flows: Flows, layer: Layer, flow: Doubles, load: Doubles, start: Int, target: Int,
     time: float, room: float,
 ) -> None:  # fmt: skip

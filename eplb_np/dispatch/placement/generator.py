@@ -33,7 +33,7 @@ def seed_generator(state: Ints, seed: Int) -> None:
 @kernel
 def next_number(state: Ints) -> Int:
     """Return the next number, from 1 to 2**32 - 1."""
-    x = state[0]
+    x: Int = state[0]
     x ^= (x << 13) & LOW_32_BITS
     x ^= x >> 17
     x ^= (x << 5) & LOW_32_BITS

@@ -30,7 +30,7 @@ class Layer(NamedTuple):
     node: Ints  # [D], replicas stay on their node
     slowness: Doubles  # [D]
     expert: Ints  # [P], expert in each slot
-    count: Ints  # [E], replicas of each expert
+    logcnt: Ints  # [E], replicas of each expert
     replica: Ints  # [E, X], their slots, in no particular order
     weight: Doubles  # [E], forecast load
     even: Doubles  # [D], load of each GPU if every expert is split evenly
@@ -40,17 +40,17 @@ class Layer(NamedTuple):
 @kernel
 def fill_layer(layer: Layer) -> None:
     """Set what follows from ``layer.expert`` and ``layer.weight``."""
-    expert, count, replica, gpu = layer.expert, layer.count, layer.replica, layer.gpu
-    for e in range(count.shape[0]):
-        count[e] = 0
+    expert, logcnt, replica, gpu = layer.expert, layer.logcnt, layer.replica, layer.gpu
+    for e in range(logcnt.shape[0]):
+        logcnt[e] = 0
     for slot in range(expert.shape[0]):
         e = expert[slot]
-        replica[e, count[e]] = slot
-        count[e] += 1
+        replica[e, logcnt[e]] = slot
+        logcnt[e] += 1
     for g in range(layer.even.shape[0]):
         layer.even[g] = 0.0
     for slot in range(expert.shape[0]):
-        layer.even[gpu[slot]] += layer.weight[expert[slot]] / count[expert[slot]]
+        layer.even[gpu[slot]] += layer.weight[expert[slot]] / logcnt[expert[slot]]
 
 
 @kernel
@@ -65,7 +65,7 @@ def longest_even_time(layer: Layer) -> float:
 @kernel
 def holds(layer: Layer, g: Int, e: Int) -> bool:
     """Whether a GPU holds a replica of an expert."""
-    for j in range(layer.count[e]):
+    for j in range(layer.logcnt[e]):  # noqa: SIM110 - Numba has no generators
         if layer.gpu[layer.replica[e, j]] == g:
             return True
     return False
@@ -81,7 +81,7 @@ def may_swap(layer: Layer, a: Int, b: Int) -> bool:
     x, y = layer.expert[a], layer.expert[b]
     if g == h or x == y or layer.node[g] != layer.node[h]:
         return False
-    change = layer.weight[x] / layer.count[x] - layer.weight[y] / layer.count[y]
+    change = layer.weight[x] / layer.logcnt[x] - layer.weight[y] / layer.logcnt[y]
     longest = layer.longest[0]
     if (layer.even[g] - change) * layer.slowness[g] > longest:
         return False
@@ -95,13 +95,13 @@ def may_reassign(layer: Layer, slot: Int, x: Int) -> bool:
     """Whether a slot may be given to expert ``x``, all of whose replicas are on one node."""
     h = layer.gpu[slot]
     z = layer.expert[slot]
-    count = layer.count[z]
-    if z == x or count < 2 or layer.count[x] == layer.replica.shape[1]:
+    count = layer.logcnt[z]
+    if z == x or count < 2 or layer.logcnt[x] == layer.replica.shape[1]:
         return False
     if layer.node[layer.gpu[layer.replica[x, 0]]] != layer.node[h] or holds(layer, h, x):
         return False
     more = layer.weight[z] / (count - 1) - layer.weight[z] / count
-    here = layer.weight[x] / (layer.count[x] + 1) - layer.weight[z] / (count - 1)
+    here = layer.weight[x] / (layer.logcnt[x] + 1) - layer.weight[z] / (count - 1)
     longest = layer.longest[0]
     for j in range(count):
         g = layer.gpu[layer.replica[z, j]]
@@ -134,7 +134,7 @@ def undo_move(layer: Layer, move: Ints) -> None:
 @kernel
 def _swap(layer: Layer, a: Int, b: Int) -> None:
     x, y = layer.expert[a], layer.expert[b]
-    change = layer.weight[x] / layer.count[x] - layer.weight[y] / layer.count[y]
+    change = layer.weight[x] / layer.logcnt[x] - layer.weight[y] / layer.logcnt[y]
     layer.even[layer.gpu[a]] -= change
     layer.even[layer.gpu[b]] += change
     layer.expert[a], layer.expert[b] = y, x
@@ -149,10 +149,10 @@ def _reassign(layer: Layer, slot: Int, x: Int, z: Int) -> None:
     """Give a slot of ``z`` to ``x``."""
     _add_even(layer, x, -1.0)
     _add_even(layer, z, -1.0)
-    layer.count[z] -= 1
-    layer.replica[z, _place(layer, z, slot)] = layer.replica[z, layer.count[z]]
-    layer.replica[x, layer.count[x]] = slot
-    layer.count[x] += 1
+    layer.logcnt[z] -= 1
+    layer.replica[z, _place(layer, z, slot)] = layer.replica[z, layer.logcnt[z]]
+    layer.replica[x, layer.logcnt[x]] = slot
+    layer.logcnt[x] += 1
     layer.expert[slot] = x
     _add_even(layer, x, 1.0)
     _add_even(layer, z, 1.0)
@@ -160,16 +160,15 @@ def _reassign(layer: Layer, slot: Int, x: Int, z: Int) -> None:
 
 @kernel
 def _add_even(layer: Layer, e: Int, sign: float) -> None:
-    load = sign * layer.weight[e] / layer.count[e]
-    for j in range(layer.count[e]):
+    load = sign * layer.weight[e] / layer.logcnt[e]
+    for j in range(layer.logcnt[e]):
         layer.even[layer.gpu[layer.replica[e, j]]] += load
 
 
 @kernel
 def _place(layer: Layer, e: Int, slot: Int) -> Int:
     """Where a slot stands among the replicas of its expert; the last place if nowhere before."""
-    last = layer.count[e]
-    for j in range(last):
-        if layer.replica[e, j] == slot:
-            return j
-    return last
+    place: Int = 0
+    while place < layer.logcnt[e] and layer.replica[e, place] != slot:
+        place += 1
+    return place

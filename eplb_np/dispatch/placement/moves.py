@@ -63,10 +63,7 @@ def propose(layer: Layer, cuts: Cuts, excess: Doubles, state: Ints, move: Ints) 
         slot = (slot + STRIDE) % num_slots
         if guided and cuts.beyond[layer.gpu[slot], k] == 0:
             continue
-        if swap:
-            allowed = may_swap(layer, first, slot)
-        else:
-            allowed = may_reassign(layer, slot, x)
+        allowed = may_swap(layer, first, slot) if swap else may_reassign(layer, slot, x)
         if allowed:
             move[FIRST] = first if swap else REASSIGN
             move[SECOND] = slot
@@ -80,7 +77,7 @@ def propose(layer: Layer, cuts: Cuts, excess: Doubles, state: Ints, move: Ints) 
 def _stuck_slot(layer: Layer, cuts: Cuts, k: Int, state: Ints) -> Int:
     """Return a slot in a set whose expert has no replica outside, or -1."""
     num_slots = layer.gpu.shape[0]
-    slot = below(state, num_slots)
+    slot: Int = below(state, num_slots)
     for _ in range(num_slots):
         slot = (slot + STRIDE) % num_slots
         inside = cuts.beyond[layer.gpu[slot], k] == 0
