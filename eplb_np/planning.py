@@ -15,7 +15,15 @@ from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.maps.maps import Maps
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
 from eplb_np.plan import Plan, check_layer_ids
-from eplb_np.policies import POLICIES, Device, PolicyName, check_policy, function_named
+from eplb_np.policies import (
+    POLICIES,
+    Device,
+    PolicyName,
+    Split,
+    check_policy,
+    check_split,
+    function_named,
+)
 from eplb_np.topology import Topology
 
 
@@ -33,6 +41,7 @@ def make_plan(  # noqa: PLR0913
     policy: PolicyName = "hybrid",
     current: Plan | None = None,
     limits: MoveLimits | None = None,
+    split: Split = "even",
     dtype: DTypeLike | None = None,
     moe_layer_ids: Sequence[int] | None = None,
     num_threads: int | None = None,
@@ -73,6 +82,10 @@ def make_plan(  # noqa: PLR0913
         policy only. A replica that stays on its GPU keeps its slot.
     limits : MoveLimits, optional
         Budget, price and tolerance of the moves from ``current`` to the new plan.
+    split : {"even", "best"}, default: "even"
+        How batches will be split over the replicas: evenly, or by a `Splitter`. With ``"best"``,
+        replicas are placed so that the split has room in all the batches that may come; from
+        windows of several workloads, in those of each. Refined policy only.
     dtype : {int64, int32}, optional
         Integer type of the plan's arrays; by default that of ``current``, or int64. JAX and
         TensorFlow expect int32.
@@ -98,7 +111,8 @@ def make_plan(  # noqa: PLR0913
         If ``load`` is not a valid load; if a size is missing, wrong or does not fit another; if
         ``policy``, ``device`` or ``dtype`` is unknown; if ``moe_layer_ids`` does not fit the
         layers; if ``current`` is not a plan of the same layers, experts and slots; or if a
-        policy other than the refined one is asked to mend, or to plan for GPUs that differ. All
+        policy other than the refined one is asked to mend, to plan for GPUs that differ, or for
+        the best split. All
         of this is checked before any planning.
     eplb_np.cuda.DeviceError
         If ``device="cuda"`` and no GPU is usable; the message says what is missing.
@@ -140,6 +154,7 @@ def make_plan(  # noqa: PLR0913
     }  # fmt: skip
     topology = _topology_of(num_experts, topology, sizes, active_gpus, current)
     check_policy(policy, topology)
+    check_split(split, policy)
     check_limits(limits)
     check_room(num_layers, topology)
     if current is not None:
@@ -157,6 +172,7 @@ def make_plan(  # noqa: PLR0913
         limits or NO_LIMITS,
         as_integer_type(np.int64 if dtype is None else dtype),
         check_layer_ids(ids, num_layers),
+        split,
     )
     if current is None and len(history) == 1:
         expected = Expected(history[0])
@@ -164,6 +180,9 @@ def make_plan(  # noqa: PLR0913
         forecast = LoadForecast(num_layers, num_experts)
         forecast.observe(history)
         expected = forecast.expected()
+    if split == "best":
+        to_come = function_named("eplb_np.dispatch.loads_to_come:loads_to_come")(history)
+        expected = expected._replace(workloads=to_come.share, noise=to_come.noise)
     return plan_next(expected, current, wanted, num_threads, device)
 
 
@@ -175,6 +194,7 @@ class Wanted(NamedTuple):
     limits: MoveLimits
     dtype: np.dtype[Any]
     moe_layer_ids: tuple[int, ...]
+    split: str = "even"
 
 
 def plan_next(
@@ -187,8 +207,15 @@ def plan_next(
     """Plan for the expected load: from scratch, or by mending the plan in use."""
     policy = POLICIES[wanted.policy]
     made_on: Device = "cpu"
-    if current is not None and policy.mender is not None:
-        maps: Maps = function_named(policy.mender)(
+    if wanted.split == "best":
+        if policy.split_planner is None:
+            raise ValueError(f"policy={wanted.policy!r} plans for the even split only")
+        in_use = None if current is None else current.phy2log
+        maps: Maps = function_named(policy.split_planner)(
+            expected, in_use, wanted.topology, wanted.policy, wanted.limits, num_threads
+        )
+    elif current is not None and policy.mender is not None:
+        maps = function_named(policy.mender)(
             expected, current.phy2log, wanted.topology, wanted.limits, num_threads
         )
     else:

@@ -35,6 +35,10 @@ class Policy(NamedTuple):
     """``mend(expected, in_use, topology, limits, num_threads) -> Maps`` mends a plan in use; None
     if the policy only plans from scratch."""
 
+    split_planner: str | None = None
+    """``plan(expected, current, topology, policy, limits, num_threads) -> Maps`` plans for the best
+    split, from scratch or by mending; None if the policy plans for the even one only."""
+
     plans_unequal_gpus: bool = False
     """Whether GPUs may differ in slots and speed, or be gone."""
 
@@ -53,6 +57,7 @@ POLICIES: dict[str, Policy] = {
     "refined": Policy(
         {"cpu": "eplb_np.local_search.planner:make_maps"},
         mender="eplb_np.mending.planner:mend_maps",
+        split_planner="eplb_np.dispatch.planner:plan_maps",
         plans_unequal_gpus=True,
     ),
 }
@@ -75,10 +80,15 @@ def check_policy(policy: str, topology: Topology | None = None) -> None:
         topology.check_plain(policy)
 
 
-def check_split(split: str) -> None:
-    """Raise ``ValueError`` for an unknown way to split loads."""
+def check_split(split: str, policy: str | None = None) -> None:
+    """Raise ``ValueError`` for an unknown way to split loads, or one a policy cannot plan for."""
     if not is_one_of(split, ("even", "best")):
         raise ValueError(f"split={one_line(split)} is unknown: give 'even' or 'best'")
+    if split == "best" and policy is not None and POLICIES[policy].split_planner is None:
+        raise ValueError(
+            f"policy={policy!r} plans for the even split only: give policy='refined' with "
+            "split='best', or leave out split"
+        )
 
 
 def log2phy_width(topology: Topology, policy: str, logcnt: NDArray[np.integer]) -> int:

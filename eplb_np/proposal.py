@@ -9,6 +9,7 @@ import numpy as np
 from eplb_np.forecast import Expected
 from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan
+from eplb_np.policies import Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,13 @@ class Proposal:
 
 
 def reason_of(
-    before: Plan, after: Plan, moves: Moves, expected: Expected, switched: bool, limited: bool
+    before: Plan,
+    after: Plan,
+    moves: Moves,
+    expected: Expected,
+    switched: bool,
+    limited: bool,
+    split: Split,
 ) -> str:
     """Say in one line what was done, and what balancedness to expect from it."""
     load = expected.load
@@ -46,11 +53,17 @@ def reason_of(
         why = "the active GPUs have changed; "
     if limited and not _groups_are_whole(after):
         why += "groups are still moving back to their nodes; "
+    then = after.balancedness(load, split=split)
+    under = " under the best split" if split == "best" else ""
     if len(moves) == 0:
-        return f"{why}no move pays off: expected balancedness {after.balancedness(load):.4f}"
+        return f"{why}no move pays off: expected balancedness {then:.4f}{under}"
     fetches = "1 fetch takes" if len(moves) == 1 else f"{len(moves)} fetches take"
-    start = "" if before.topology != after.topology else f"from {before.balancedness(load):.4f} "
-    return f"{why}{fetches} expected balancedness {start}to {after.balancedness(load):.4f}"
+    start = (
+        ""
+        if before.topology != after.topology
+        else f"from {before.balancedness(load, split=split):.4f} "
+    )
+    return f"{why}{fetches} expected balancedness {start}to {then:.4f}{under}"
 
 
 def _groups_are_whole(plan: Plan) -> bool:

@@ -15,11 +15,12 @@ from eplb_np._arguments import as_size, check_is
 from eplb_np._files.archive import ArchiveFormat
 from eplb_np._forks import let_forks_wait_for
 from eplb_np._loads.host import as_load
-from eplb_np.forecast import Expected, LoadForecast
+from eplb_np.forecast import LoadForecast
 from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.planning import Wanted, as_integer_type, check_current, check_is_plan, plan_next
+from eplb_np.policies import Split, check_split
 from eplb_np.proposal import Proposal, reason_of
 from eplb_np.topology import Topology
 
@@ -54,6 +55,10 @@ class Rebalancer:
         The plan in use. Without one, the first proposal is planned from scratch.
     limits : MoveLimits, optional
         Budget, price and tolerance of the moves of each proposal.
+    split : {"even", "best"}, default: "even"
+        How batches are split over the replicas, as in `make_plan`. With ``"best"``, replicas are
+        moved only where no split can balance the batches to come, of the current workload and of
+        up to three earlier ones.
     dtype : {int64, int32}, optional
         Integer type of the plans; by default that of ``current``, or int64.
     moe_layer_ids : sequence of int, optional
@@ -99,11 +104,13 @@ class Rebalancer:
         *,
         current: Plan | None = None,
         limits: MoveLimits | None = None,
+        split: Split = "even",
         dtype: DTypeLike | None = None,
         moe_layer_ids: Sequence[int] | None = None,
     ) -> None:
         check_is("topology", topology, Topology, "build one from the sizes")
         check_limits(limits)
+        check_split(split, POLICY)
         if num_layers is None and current is None:
             raise ValueError("neither num_layers nor current is given: give one of them")
         if current is not None:
@@ -114,6 +121,7 @@ class Rebalancer:
         self._current: Plan | None = None
         self._lost_gpus: frozenset[int] = frozenset()  # without weights since `current` was set
         self._limits = limits or NO_LIMITS
+        self._split = split
         self._observing = threading.RLock()  # for the forecast
         self._proposing = threading.RLock()  # for the plan and the topology
         if current is not None:
@@ -190,7 +198,7 @@ class Rebalancer:
             if before is None:
                 # Before the first window, assume the same load for all experts.
                 load = expected.load if self.num_windows else np.ones_like(expected.load)
-                plan = plan_next(Expected(load), None, self._wanted())
+                plan = plan_next(expected._replace(load=load), None, self._wanted())
                 self._set_current(plan)
                 return Proposal(plan, None, "no plan was in use: planned from scratch")
             held = _without(before, self._lost_gpus) if self._lost_gpus else before
@@ -200,7 +208,7 @@ class Rebalancer:
                 plan = before
             self._set_current(plan)
             limited = self._limits.total is not None or self._limits.per_gpu is not None
-            reason = reason_of(before, plan, moves, expected, switched, limited)
+            reason = reason_of(before, plan, moves, expected, switched, limited, self._split)
             return Proposal(plan, moves, reason)
 
     def _set_current(self, plan: Plan) -> None:
@@ -208,7 +216,9 @@ class Rebalancer:
         self._lost_gpus = frozenset()
 
     def _wanted(self) -> Wanted:
-        return Wanted(self._topology, POLICY, self._limits, self._dtype, self._layer_ids)
+        return Wanted(
+            self._topology, POLICY, self._limits, self._dtype, self._layer_ids, self._split
+        )
 
     def use(self, plan: Plan) -> None:
         """Set the plan in use, if it is not the one proposed last.
@@ -285,6 +295,7 @@ class Rebalancer:
                 "plan_topology": None if current is None else asdict(current.topology),
                 "policy": None if current is None else current.policy,
                 "lost_gpus": sorted(self._lost_gpus),
+                "split": self._split,
             }
             state = self._forecast.state_dict()
             arrays: dict[str, NDArray[Any]] = {FORECAST + name: state[name] for name in state}
@@ -319,6 +330,7 @@ class Rebalancer:
                 Topology(**content["topology"]),
                 content["num_layers"],
                 limits=MoveLimits(**content["limits"]),
+                split=content.get("split", "even"),
                 dtype=content["dtype"],
                 moe_layer_ids=ids,
             )

@@ -98,20 +98,27 @@ def _place_layers(
     scaled = double_table(num_windows, num_experts)
     usable = ints(phy2log.shape[1])
     for i in range(num_layers):
-        num_used = 0
-        for g in range(num_gpus):
-            for slot in range(gpus.first_slot[g], gpus.first_slot[g] + gpus.size[g]):
-                if phy2log[i, slot] != EMPTY:
-                    usable[num_used] = slot
-                    num_used += 1
-        search = _make_search(num_used, num_gpus, num_experts, most, effort)
-        _fill_search(search, phy2log[i], usable, gpus, num_nodes)
-        speed = _take_shares(share[:, i], gpus, search, scaled)
+        num_used = list_filled_slots(phy2log[i], gpus, usable)
+        search = make_search(num_used, num_gpus, num_experts, most, effort)
+        fill_search(search, phy2log[i], usable, gpus, num_nodes)
+        speed = take_shares(share[:, i], gpus, search, scaled)
         if speed > 0.0:
             _search_layer(search, scaled, noise, speed, num_nodes, i + first_layer, effort)
         for j in range(num_used):
             phy2log[i, usable[j]] = search.layer.expert[j]
         number_replicas(phy2log[i], phyrank[i], logcnt[i])
+
+
+@kernel
+def list_filled_slots(phy2log: Ints, gpus: Gpus, filled: Ints) -> Int:
+    """List the slots of active GPUs that are not empty; returns their number."""
+    n: Int = 0
+    for g in range(gpus.size.shape[0]):
+        for slot in range(gpus.first_slot[g], gpus.first_slot[g] + gpus.size[g]):
+            if phy2log[slot] != EMPTY:
+                filled[n] = slot
+                n += 1
+    return n
 
 
 @kernel
@@ -132,7 +139,7 @@ def _search_layer(
 
 
 @kernel
-def _take_shares(share: Doubles, gpus: Gpus, search: Search, scaled: Doubles) -> float:
+def take_shares(share: Doubles, gpus: Gpus, search: Search, scaled: Doubles) -> float:
     """Scale a layer's windows to shares, and their mean to loads; returns the GPUs' speed."""
     num_windows, num_experts = share.shape
     layer = search.layer
@@ -158,9 +165,10 @@ def _take_shares(share: Doubles, gpus: Gpus, search: Search, scaled: Doubles) ->
 
 
 @allocator
-def _make_search(
+def make_search(
     num_slots: Int, num_gpus: Int, num_experts: Int, most: Int, effort: Effort
 ) -> Search:
+    """Allocate the working memory of a layer's search."""
     num_samples, num_sets = effort.num_samples, effort.num_sets
     layer = Layer(
         ints(num_slots), ints(num_gpus + 1), ints(num_gpus), doubles(num_gpus), ints(num_slots),
@@ -185,7 +193,7 @@ def _make_search(
 
 
 @kernel
-def _fill_search(search: Search, phy2log: Ints, usable: Ints, gpus: Gpus, num_nodes: Int) -> None:
+def fill_search(search: Search, phy2log: Ints, usable: Ints, gpus: Gpus, num_nodes: Int) -> None:
     """Take over a plan."""
     layer, flows, cuts = search.layer, search.flows, search.cuts
     num_gpus = gpus.size.shape[0]

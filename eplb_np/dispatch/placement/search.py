@@ -71,7 +71,7 @@ def start_search(search: Search, num_nodes: Int) -> float:
         split_evenly(flows, layer, search.sample, s)
         bound = cuts.time[cuts.binding[s], s]
         flows.time[s] = solve(flows, layer, s, flows.side[s], bound, 1e300)
-        _keep_stuck(search, s)
+        keep_stuck(search, s)
         total += flows.time[s]
     _set_excess(search)
     return total
@@ -82,7 +82,7 @@ def climb(search: Search, total: float, work: Int) -> float:
     """Make moves until the work is done or nothing is left to gain; returns the sum of times."""
     num_samples = search.sample.shape[1]
     least_gain = LEAST_GAIN * num_samples
-    while work > 0 and _total(search.excess) > PERFECT * num_samples:
+    while work > 0 and sum_of(search.excess) > PERFECT * num_samples:
         work -= 1
         if not propose(search.layer, search.cuts, search.excess, search.state, search.move):
             continue
@@ -93,19 +93,19 @@ def climb(search: Search, total: float, work: Int) -> float:
         if bound >= most:
             continue
         make_move(search.layer, search.move)
-        solved, tried = _solve_all(search, bound, most)
+        solved, tried = solve_all(search, bound, most)
         work -= SOLVE_WORK * solved
         undo_move(search.layer, search.move)
         if tried < most:
             total = tried
-            _accept(search)
+            accept(search)
         else:
-            _keep_stuck(search, search.flows.order[0])
+            keep_stuck(search, search.flows.order[0])
     return total
 
 
 @kernel
-def _solve_all(search: Search, bound: float, most: float) -> tuple[Int, float]:
+def solve_all(search: Search, bound: float, most: float) -> tuple[Int, float]:
     """Solve the samples until the sum of times cannot stay below ``most``.
 
     Returns the number of samples solved, and the sum, in which bounds stand for the rest.
@@ -128,7 +128,7 @@ def _solve_all(search: Search, bound: float, most: float) -> tuple[Int, float]:
 
 
 @kernel
-def _accept(search: Search) -> None:
+def accept(search: Search) -> None:
     """Make the move, all samples of which are solved."""
     flows = search.flows
     follow_move(search.cuts, search.layer, search.sample, search.move)
@@ -136,12 +136,12 @@ def _accept(search: Search) -> None:
     for s in range(flows.order.shape[0]):
         flows.side[s] = 1 - flows.side[s]
         flows.time[s] = flows.trial[s]
-        _keep_stuck(search, s)
+        keep_stuck(search, s)
     _set_excess(search)
 
 
 @kernel
-def _keep_stuck(search: Search, s: Int) -> None:
+def keep_stuck(search: Search, s: Int) -> None:
     """Keep the set that raised the time of a sample when it was solved last."""
     flows = search.flows
     if flows.num_stuck[s] > 0:
@@ -159,7 +159,8 @@ def _set_excess(search: Search) -> None:
 
 
 @kernel
-def _total(values: Doubles) -> float:
+def sum_of(values: Doubles) -> float:
+    """Add up the entries."""
     total = 0.0
     for i in range(values.shape[0]):
         total += values[i]

@@ -1,0 +1,168 @@
+"""Mends plans in use for the best split, layer by layer.
+
+Letters: W workloads, L layers, E logical experts, P slots, D GPUs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eplb_np._numba.arrays import double_table, ints
+from eplb_np._numba.jit import entry, kernel
+from eplb_np._numba.threads import for_each_block
+from eplb_np._numba.types import Bools, Doubles, Int, Ints
+from eplb_np.dispatch.placement.generator import seed_generator
+from eplb_np.dispatch.placement.layer import fill_layer, longest_even_time
+from eplb_np.dispatch.placement.mend import RUNGS, Fetches, mend
+from eplb_np.dispatch.placement.planner import (
+    Effort,
+    fill_search,
+    list_filled_slots,
+    make_search,
+    take_shares,
+)
+from eplb_np.dispatch.placement.samples import draw_samples
+from eplb_np.dispatch.placement.search import Search, start_search, sum_of
+from eplb_np.maps.cpu import number_replicas
+from eplb_np.maps.maps import EMPTY, Maps, empty_maps
+from eplb_np.mending.limits import MoveLimits
+from eplb_np.mending.repair import keep_places
+from eplb_np.moves.fetches import UNLIMITED
+from eplb_np.topology import Gpus, Topology
+
+EFFORT = Effort(num_samples=12, work=2_000, widening=1.2)
+
+PRICE = 5e-4
+"""Share of the mean GPU time that each fetch must take off the slowest one's."""
+
+TOLERANCE = 5e-3
+"""A layer is left unchanged if its slowest GPU is expected to take at most this share longer than
+the best placement would."""
+
+
+class Terms(NamedTuple):
+    """What a fetch must be worth, and how many may be made."""
+
+    noise: float  # variance of an expert's share over the share
+    tolerance: float  # excess over the floor that is accepted
+    price: Doubles  # [L], what each fetch must take off the mean time
+    left: Ints  # [D + 1] int64, fetches left to each GPU and to all together; charged
+    excess: Doubles  # [L], out: share of the mean time by which a layer stays above the floor
+
+
+def mend_for_split(  # noqa: PLR0913
+    phy2log: NDArray[np.int64],
+    held: NDArray[np.int64],
+    share: NDArray[np.float64],
+    topology: Topology,
+    noise: float,
+    price: NDArray[np.float64],
+    limits: MoveLimits,
+    left: NDArray[np.int64],
+    num_threads: int = 1,
+) -> Maps:
+    """Move replicas where the split alone cannot balance the loads to come.
+
+    ``phy2log`` [L, P] int64 is the plan to change; ``held`` [L, P] what GPUs hold; ``share``
+    [W, L, E] the workloads; ``price`` [L] an extra price of each fetch, as a share of the mean GPU
+    time; ``left`` [D + 1] int64 how many fetches each GPU may still make, and all together.
+    """
+    num_layers, num_slots = phy2log.shape
+    maps = empty_maps(num_layers, topology)
+    maps.phy2log[:] = phy2log
+    num_nodes = topology.num_nodes if topology.placement == "hierarchical" else 1
+    most = int(np.apply_along_axis(_most_common, 1, phy2log).max()) + EFFORT.reserve
+    excess = np.zeros(num_layers)
+    tolerance = max(TOLERANCE, limits.tolerance)
+
+    def run(order: NDArray[np.int64], work: int, rungs: int, factor: float) -> None:
+        budget = left if limited else left.copy()
+        terms = Terms(noise, tolerance, (price + PRICE) * factor, budget, excess)
+        sizes = np.array([num_nodes, most, work, rungs], np.int64)
+        mend_layers(share, topology.gpus, sizes, order, terms, held, maps)
+
+    limited = bool(left.min() < UNLIMITED // 2)
+    if not limited:
+        for_each_block(
+            lambda start, stop: run(np.arange(start, stop), EFFORT.work, RUNGS, 1.0),
+            num_layers, num_slots, num_threads,
+        )  # fmt: skip
+        return maps
+    # Layers share the fetches, which are to be spent where they gain most. So all layers first
+    # make the moves that are worth a high price.
+    run(np.arange(num_layers), 0, 0, 1.0)
+    for rung in range(RUNGS, -1, -1):
+        run(np.argsort(-excess, kind="stable"), EFFORT.work // RUNGS, 0, 2.0**rung)
+    return maps
+
+
+def _most_common(row: NDArray[np.int64]) -> int:
+    return int(np.bincount(row[row != EMPTY]).max())
+
+
+@entry
+def mend_layers(
+    share: Doubles, gpus: Gpus, sizes: Ints, order: Ints, terms: Terms, held: Ints, maps: Maps
+) -> None:
+    """Mend the layers ``order`` [l], in turn.
+
+    ``sizes`` holds the number of nodes, the most replicas that an expert may get, the work for each
+    layer, and how often prices are doubled at first. In and out: ``maps``.
+    """
+    phy2log, phyrank, logcnt = maps
+    num_windows, num_experts = share.shape[0], share.shape[2]
+    num_nodes, most = sizes[0], sizes[1]
+    num_gpus = gpus.size.shape[0]
+    scaled = double_table(num_windows, num_experts)
+    usable = ints(phy2log.shape[1])
+    fetches = Fetches(np.empty((num_gpus, num_experts), np.bool_), terms.left)
+    for i in order:
+        num_used = list_filled_slots(phy2log[i], gpus, usable)
+        search = make_search(num_used, num_gpus, num_experts, most, EFFORT)
+        fill_search(search, phy2log[i], usable, gpus, num_nodes)
+        speed = take_shares(share[:, i], gpus, search, scaled)
+        _list_held(held[i], gpus, fetches.held)
+        if speed > 0.0:
+            terms.excess[i] = _mend_layer(search, scaled, speed, i, sizes, terms, fetches)
+        for j in range(num_used):
+            phy2log[i, usable[j]] = search.layer.expert[j]
+        for g in range(num_gpus):
+            keep_places(held[i], phy2log[i], gpus.first_slot[g], gpus.first_slot[g + 1])
+        number_replicas(phy2log[i], phyrank[i], logcnt[i])
+
+
+@kernel
+def _mend_layer(
+    search: Search,
+    share: Doubles,
+    speed: float,
+    layer: Int,
+    sizes: Ints,
+    terms: Terms,
+    fetches: Fetches,
+) -> float:
+    """Mend one layer; returns how far its mean time stays above the floor."""
+    num_nodes, work, rungs = sizes[0], sizes[2], sizes[3]
+    num_samples = search.sample.shape[1]
+    fill_layer(search.layer)
+    search.layer.longest[0] = longest_even_time(search.layer) * EFFORT.slack
+    noise = terms.noise * EFFORT.widening * EFFORT.widening
+    draw_samples(share, noise, speed, layer, search.state, search.sample)
+    seed_generator(search.state, layer + 1_000_000)
+    total = start_search(search, num_nodes)
+    for rung in range(rungs, -1, -1):
+        price = terms.price[layer] * 2.0**rung
+        total = mend(search, total, work // (rungs + 1), price, terms.tolerance, fetches)
+    return float(sum_of(search.excess) / num_samples)
+
+
+@kernel
+def _list_held(phy2log: Ints, gpus: Gpus, held: Bools) -> None:
+    held[:] = False
+    for g in range(gpus.size.shape[0]):
+        for slot in range(gpus.first_slot[g], gpus.first_slot[g + 1]):
+            if phy2log[slot] != EMPTY:
+                held[g, phy2log[slot]] = True

@@ -1,0 +1,80 @@
+"""Plans for the best split: from scratch, or by mending the plan in use.
+
+Letters: W workloads, L layers, E logical experts, P slots, D GPUs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eplb_np._numba.threads import choose_num_threads
+from eplb_np.dispatch.loads_to_come import ASSUMED_NOISE
+from eplb_np.dispatch.placement.mending_planner import mend_for_split
+from eplb_np.dispatch.placement.planner import place_for_split
+from eplb_np.forecast import Expected
+from eplb_np.local_search.planner import make_maps
+from eplb_np.maps.maps import EMPTY, Maps
+from eplb_np.mending.limits import MoveLimits, fetch_budget
+from eplb_np.mending.planner import mend_maps
+from eplb_np.moves.fetches import fetched_slots
+from eplb_np.topology import Topology
+
+
+def plan_maps(
+    expected: Expected,
+    in_use: NDArray[np.integer[Any]] | None,
+    topology: Topology,
+    policy: str,
+    limits: MoveLimits,
+    num_threads: int | None = None,
+) -> Maps:
+    """Plan for all workloads that may come; the arguments have been checked."""
+    share = _shares(expected)
+    noise = expected.noise or ASSUMED_NOISE
+    threads = choose_num_threads(num_threads, share.shape[1], topology.num_replicas)
+    if in_use is None:
+        start = make_maps(share.mean(axis=0).astype(np.float32), topology, policy, num_threads)
+        return place_for_split(start, share, topology, noise, threads)
+    held = np.array(in_use, np.int64, order="C")
+    phy2log = held
+    budget = fetch_budget(limits, topology.num_gpus)
+    if _needs_repair(held, topology):
+        # GPUs were lost, or are back: that is mended as for an even split, within the limits.
+        phy2log = mend_maps(expected, held, topology, limits, num_threads).phy2log
+        spent = fetched_slots(held, phy2log).sum(axis=0)
+        np.subtract.at(budget, topology.gpu_of_slot, spent)
+        budget[-1] -= spent.sum()
+    load = np.asarray(expected.load, np.float64).sum(axis=1)
+    price = limits.price * topology.active_speed / np.where(load > 0, load, np.inf)
+    return mend_for_split(phy2log, held, share, topology, noise, price, limits, budget, threads)
+
+
+def _shares(expected: Expected) -> NDArray[np.float64]:
+    """Return the shares of all workloads that may come, [W, L, E]; layers without load are even."""
+    load = expected.load[None] if expected.workloads is None else expected.workloads
+    share = np.asarray(load, np.float64)
+    total = share.sum(axis=2, keepdims=True)
+    even = np.full_like(share, 1.0 / share.shape[2])
+    np.divide(share, total, out=even, where=total > 0)
+    return even
+
+
+def _needs_repair(held: NDArray[np.int64], topology: Topology) -> bool:
+    """Whether a plan does not fit the GPUs that are active, or groups are away from their nodes."""
+    active = (topology.active_slots > 0)[topology.gpu_of_slot]
+    if ((held != EMPTY) != active).any():
+        return True
+    if topology.placement == "global":
+        return False
+    group = held // (topology.num_experts // topology.num_groups)
+    node = topology.gpu_of_slot // topology.gpus_per_node
+    home = np.full((len(held), topology.num_groups), -1)
+    rows = np.arange(len(held))[:, None]
+    filled = held != EMPTY
+    home[np.broadcast_to(rows, held.shape)[filled], group[filled]] = np.broadcast_to(
+        node, held.shape
+    )[filled]
+    return bool((home[rows, group] != node)[filled].any())
