@@ -15,7 +15,8 @@ from eplb_np._arguments import as_size, check_is
 from eplb_np._files.archive import ArchiveFormat
 from eplb_np._forks import let_forks_wait_for
 from eplb_np._loads.host import as_load
-from eplb_np.forecast import LoadForecast
+from eplb_np.dispatch.loads_to_come import Workloads
+from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
 from eplb_np.plan import Plan, check_layer_ids
@@ -29,6 +30,9 @@ POLICY = "refined"
 
 FORECAST = "forecast_"
 """Prefix of the names of the forecast's arrays in a file."""
+
+WORKLOADS = "workloads_"
+"""The same for the workloads met so far."""
 
 REBALANCER_FILE = ArchiveFormat(
     "eplb_np.rebalancer",
@@ -132,6 +136,7 @@ class Rebalancer:
         ids = range(self._num_layers) if moe_layer_ids is None else moe_layer_ids
         self._layer_ids = check_layer_ids(ids, self._num_layers)
         self._forecast = LoadForecast(self._num_layers, topology.num_experts)
+        self._workloads = Workloads(self._num_layers, topology.num_experts)
         let_forks_wait_for(self, self._proposing, self._observing)
 
     @property
@@ -176,6 +181,8 @@ class Rebalancer:
             )
         with self._observing:
             self._forecast.observe(window)
+            if self._split == "best":
+                self._workloads.observe(window)
 
     def propose(self) -> Proposal:
         """Propose a plan for the coming window, and assume that it is in use from now on.
@@ -192,7 +199,7 @@ class Rebalancer:
         """
         with self._proposing:
             with self._observing:
-                expected = self._forecast.expected()
+                expected = self._expected()
                 switched = self._forecast.switched
             before = self._current
             if before is None:
@@ -210,6 +217,13 @@ class Rebalancer:
             limited = self._limits.total is not None or self._limits.per_gpu is not None
             reason = reason_of(before, plan, moves, expected, switched, limited, self._split)
             return Proposal(plan, moves, reason)
+
+    def _expected(self) -> Expected:
+        expected = self._forecast.expected()
+        if self._split == "best" and self.num_windows:
+            share, noise = self._workloads.to_come()
+            expected = expected._replace(workloads=share, noise=noise)
+        return expected
 
     def _set_current(self, plan: Plan) -> None:
         self._current = plan
@@ -299,6 +313,9 @@ class Rebalancer:
             }
             state = self._forecast.state_dict()
             arrays: dict[str, NDArray[Any]] = {FORECAST + name: state[name] for name in state}
+            if self._split == "best":
+                state = self._workloads.state_dict()
+                arrays.update({WORKLOADS + name: state[name] for name in state})
             if current is not None:
                 arrays.update(phy2log=current.phy2log, phyrank=current.phyrank)
             REBALANCER_FILE.write(path, header, arrays)
@@ -351,6 +368,14 @@ class Rebalancer:
                     f"{rebalancer._forecast.shape}"
                 )
             rebalancer._forecast = forecast
+            if rebalancer._split == "best":
+                rebalancer._workloads.restore(
+                    {
+                        name.removeprefix(WORKLOADS): array
+                        for name, array in content.items()
+                        if name.startswith(WORKLOADS)
+                    }
+                )
             rebalancer._lost_gpus = frozenset(
                 as_size("an entry of lost_gpus", gpu, minimum=0)
                 for gpu in content.get("lost_gpus", ())

@@ -49,13 +49,21 @@ def plan_maps(
         budget[-1] -= spent.sum()
     load = np.asarray(expected.load, np.float64).sum(axis=1)
     price = limits.price * topology.active_speed / np.where(load > 0, load, np.inf)
+    # Half of the samples are of the coming window, the others of all workloads.
+    coming = _rows_to_one(np.asarray(expected.load, np.float64)[None])
+    share = np.stack([coming.repeat(len(share), axis=0), share], axis=1).reshape(
+        -1, *share.shape[1:]
+    )
     return mend_for_split(phy2log, held, share, topology, noise, price, limits, budget, threads)
 
 
 def _shares(expected: Expected) -> NDArray[np.float64]:
     """Return the shares of all workloads that may come, [W, L, E]; layers without load are even."""
     load = expected.load[None] if expected.workloads is None else expected.workloads
-    share = np.asarray(load, np.float64)
+    return _rows_to_one(np.asarray(load, np.float64))
+
+
+def _rows_to_one(share: NDArray[np.float64]) -> NDArray[np.float64]:
     total = share.sum(axis=2, keepdims=True)
     even = np.full_like(share, 1.0 / share.shape[2])
     np.divide(share, total, out=even, where=total > 0)

@@ -182,23 +182,9 @@ class LoadForecast:
         error, noise = state.value[ERROR], state.value[NOISE]
         return float(min(error / (error + noise), np.median(state.gain[:known])))
 
-    @property
-    def workloads(self) -> NDArray[np.float64]:
-        """Shares to expect next, then those of the earlier workloads that are remembered.
-
-        Shape [W, L, E], float64, with W from 1 to 4; the earlier ones from the newest to the
-        oldest.
-        """
-        from eplb_np.forecast.state import NUM_STORED
-
-        state = self._state
-        known = int(state.counts[NUM_STORED])
-        newest_first = state.stored_order[::-1][:known]
-        return np.concatenate([self._share[None], state.stored[newest_first]])
-
     def expected(self) -> Expected:
-        """Return the current load, noise and turnover, and the workloads known."""
-        return Expected(self.load, self.noise, self.turnover, self.workloads)
+        """Return the current load, noise and turnover."""
+        return Expected(self.load, self.noise, self.turnover)
 
     @property
     def windows_used(self) -> float:

@@ -33,7 +33,7 @@ from eplb_np.mending.repair import keep_places
 from eplb_np.moves.fetches import UNLIMITED
 from eplb_np.topology import Gpus, Topology
 
-EFFORT = Effort(num_samples=12, work=2_000, widening=1.2)
+EFFORT = Effort(num_samples=16, work=2_000, widening=1.2)
 
 PRICE = 5e-4
 """Share of the mean GPU time that each fetch must take off the slowest one's."""
