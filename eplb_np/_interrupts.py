@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+# The public module signal imports enum, 2 ms in which Ctrl-C would still be Python's.
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
-from contextlib import suppress
 
 STOPPED = 130
 """Exit code of a command that Ctrl-C has stopped, as shells have it."""
@@ -26,5 +26,7 @@ def stop_at_once(*_: object) -> None:
 
 
 if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    with suppress(ValueError):  # in another thread than the main one
+    try:  # noqa: SIM105 - no import of contextlib before
         signal.signal(signal.SIGINT, stop_at_once)
+    except ValueError:  # in another thread than the main one
+        pass

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from eplb_np._files.json_text import MOST_NUMBERS, parse_json, read_json
-from eplb_np._files.numpy_files import LARGEST_PACKED, Archive
+from eplb_np._files.numpy_files import LARGEST_ARRAYS, Archive
 from eplb_np._files.reading import open_regular, reading, suffix_of
 from eplb_np._files.targets import write_to
 
@@ -46,7 +46,7 @@ class ArchiveFormat(NamedTuple):
         suffix = suffix_of(path, self.suffixes)
         header = {"format": self.name, "version": self.version, **header}
         numbers = sum(array.size for array in arrays.values())
-        most = MOST_NUMBERS if suffix == ".json" else (LARGEST_PACKED - SLACK) // 8
+        most = MOST_NUMBERS if suffix == ".json" else (LARGEST_ARRAYS - SLACK) // 8
         if numbers > most:
             raise ValueError(f"{numbers:,} numbers are more than a {suffix} file holds: {most:,}")
 
@@ -81,7 +81,7 @@ class ArchiveFormat(NamedTuple):
         names = archive.members.keys() - {"header"}
         self._check(header, header.keys() | names)
         room = 8 * self.numbers(header) + SLACK
-        archive.check_size(names, min(room, LARGEST_PACKED), f"its {self.sized_by} leave room for")
+        archive.check_size(names, min(room, LARGEST_ARRAYS), f"its {self.sized_by} leave room for")
         content = header
         for name in names:
             with archive.array(name) as stored:

@@ -22,10 +22,10 @@ LARGEST_JSON = 1 << 28
 LARGEST_UNICODE = 1 << 26
 """The same, unless it is ASCII: Python takes up to four bytes for each character."""
 
-LONGEST_REST = 1 << 23
+LONGEST_REST = 1 << 22
 """Characters of all values that are not tables, together."""
 
-MOST_ROWS = 1 << 18
+MOST_ROWS = 1 << 17
 MOST_COLUMNS = 1 << 20
 MOST_NUMBERS = 1 << 24
 """Numbers that are written: up to eight digits each, a quarter of them to spare."""

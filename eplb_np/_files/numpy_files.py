@@ -16,16 +16,15 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST_STORED = 1 << 32
-"""Bytes of an array that is not compressed: as many are on the disk."""
-
-LARGEST_PACKED = 1 << 29
-"""Bytes that compressed arrays may unpack to: a second's work."""
+LARGEST_ARRAYS = 1 << 29
+"""Bytes of arrays that are read: a second's work. Compressed, or sparse, a file has less."""
 
 LARGEST_DIRECTORY = 1 << 20
 """Bytes of the list of an archive's arrays."""
 
 PIECE = 1 << 20
+
+LAST_CHARACTER = 0x10FFFF
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 1 << 12
@@ -63,32 +62,37 @@ class StoredArray:
 
     def read(self) -> NDArray[np.generic]:
         """Return the whole array."""
-        flat = self._numbers(math.prod(self.shape))
+        flat = self._values(np.empty(self.size, np.uint8))
+        if self.dtype.kind == "U" and self.size:
+            characters = flat.view(self.dtype.byteorder + "u4")
+            if characters.max() > LAST_CHARACTER:  # NumPy would make a str of it that Python cannot
+                raise ValueError("its text has characters that do not exist")
         return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
 
     def blocks(self, most_bytes: int) -> Iterator[NDArray[np.generic]]:
-        """Yield consecutive parts of the first axis, of about so many bytes; all if it is last."""
+        """Yield consecutive parts of the first axis, of about so many bytes; all if it is last.
+
+        A part is overwritten by the next one: new memory for each would take longer than reading.
+        """
         if self.fortran_order or not self.size:
-            if self.size > LARGEST_PACKED:
-                raise ValueError("it is in Fortran order: save it in C order, or in parts")
             yield self.read()
             return
         row = self.size // self.shape[0]
         step = max(1, most_bytes // row)
+        memory = np.empty(min(step, self.shape[0]) * row, np.uint8)
         for start in range(0, self.shape[0], step):
-            shape = (min(step, self.shape[0] - start), *self.shape[1:])
-            yield self._numbers(math.prod(shape)).reshape(shape)
+            count = min(step, self.shape[0] - start)
+            yield self._values(memory[: count * row]).reshape(count, *self.shape[1:])
 
-    def _numbers(self, count: int) -> NDArray[np.generic]:
-        """Read numbers piece by piece: zipfile joins long reads at a square cost."""
-        data = np.empty(count * self.dtype.itemsize, np.uint8)
-        for start in range(0, len(data), PIECE):
-            part = data[start : start + PIECE]
+    def _values(self, memory: NDArray[np.uint8]) -> NDArray[np.generic]:
+        """Fill memory piece by piece: zipfile joins long reads at a square cost."""
+        for start in range(0, len(memory), PIECE):
+            part = memory[start : start + PIECE]
             piece = self._file.read(len(part))
             if len(piece) < len(part):
                 raise ValueError("it ends before its data does")
             part[:] = np.frombuffer(piece, np.uint8)
-        return data.view(self.dtype)
+        return memory.view(self.dtype)
 
 
 def _read_header(file: BinaryIO) -> tuple[str, int]:
@@ -109,10 +113,10 @@ def open_npy(file: BinaryIO) -> StoredArray:
     """Read the header of a ``.npy`` file."""
     size = os.fstat(file.fileno()).st_size
     array = StoredArray(file, size)
-    if array.size > LARGEST_STORED:
+    if array.size > LARGEST_ARRAYS:
         raise ValueError(
-            f"it holds {array.size / 2**30:.1f} GiB, more than the {LARGEST_STORED >> 30} GiB "
-            "that are read: save a sum, or parts"
+            f"it holds {array.size / 2**20:,.0f} MiB, more than the {LARGEST_ARRAYS >> 20} MiB "
+            "that are read: save the sum over steps, or parts"
         )
     return array
 
@@ -149,10 +153,9 @@ class Archive:
     def array(self, name: str) -> Iterator[StoredArray]:
         """Open an array, and read its header."""
         entry, size = self.members[name]
-        if entry.compress_type != zipfile.ZIP_STORED:
-            self.check_size([name], LARGEST_PACKED, "are unpacked")
-        elif size > entry.compress_size or size > LARGEST_STORED:
+        if entry.compress_type == zipfile.ZIP_STORED and size > entry.compress_size:
             raise ValueError(f"its array {name!r} declares a size that it cannot have")
+        self.check_size([name], LARGEST_ARRAYS, "are read")
         with self._zip.open(entry) as file:
             stored = StoredArray(file, size)  # type: ignore[arg-type]
             yield stored

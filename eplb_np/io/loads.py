@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
@@ -20,6 +21,9 @@ SUFFIXES = (".json", ".npy", ".npz")
 
 LARGEST_STEP = 1 << 24
 """Loads of one step, over all layers and experts."""
+
+LARGEST_RECORDING = 1 << 27
+"""Loads of all steps: that zeros are no loads shows at their end only, but within a second."""
 
 BLOCK_BYTES = 1 << 23
 """Bytes of the steps that are read and summed at a time."""
@@ -41,8 +45,8 @@ def read_loads(path: str | os.PathLike[str]) -> RecordedLoad:
 
     A JSON file holds an object with the key ``logical_count``. An ``.npz`` file holds an array of
     that name, or a single array. Anything else raises a one-line ``ValueError``, soon: sizes are
-    checked before anything is unpacked. At most 256 MiB of JSON, 512 MiB of compressed arrays, or
-    4 GiB of other arrays are read, with at most 2**24 loads in a step.
+    checked before anything is unpacked. At most 256 MiB of JSON or 512 MiB of arrays are
+    read, with at most 2**27 loads, and 2**24 in a step.
     """
     suffix = suffix_of(path, SUFFIXES)
     with reading(path), open_regular(path) as file:
@@ -89,23 +93,32 @@ def _check_shape(shape: tuple[int, ...]) -> None:
             f"{KEY} has shape {shape}: at most {LARGEST_SIZE} layers or experts, and "
             f"{LARGEST_STEP} loads of a step, are read"
         )
+    if math.prod(shape) > LARGEST_RECORDING:
+        raise ValueError(
+            f"{KEY} has shape {shape}: at most {LARGEST_RECORDING} loads are read: save the sum "
+            f"over steps, or parts of {LARGEST_RECORDING // (shape[-2] * shape[-1])} steps at most"
+        )
 
 
-def _sum_steps(
-    shape: tuple[int, ...], blocks: Iterable[NDArray[np.generic]]
-) -> NDArray[np.float64]:
-    """Sum loads [steps, layers, experts] that come in blocks of steps; return other loads."""
+def _sum_steps(shape: tuple[int, ...], parts: Iterable[NDArray[np.generic]]) -> NDArray[np.float64]:
+    """Sum loads [steps, layers, experts] that come in parts, some steps each; check them."""
     load = np.zeros(shape[-2:])
+    most = min(math.prod(shape[:-2]), max(1, BLOCK_BYTES // load.nbytes))
+    memory = np.empty((1 + most, *load.shape))  # once: pages of new memory cost more than the sums
     first = 0
     with np.errstate(over="ignore"):  # what overflows is found, and named
-        for block in blocks:
-            steps = block.reshape(-1, *shape[-2:])
-            added = np.concatenate([load[None], steps.astype(np.float64)])
-            if not added.min() >= 0 or not added.max() < np.inf:
-                for i, step in enumerate(added[1:], first):
-                    check_loads(step, f"{KEY}[{i}]" if len(shape) == 3 else KEY)
-            load = added.sum(axis=0)
-            first += len(steps)
+        for part in parts:
+            steps = part.reshape(-1, *load.shape)
+            for start in range(0, len(steps), most):
+                block = steps[start : start + most]
+                added = memory[: 1 + len(block)]
+                added[0] = load
+                added[1:] = block
+                if not added.min() >= 0 or not added.max() < np.inf:
+                    for i, step in enumerate(added[1:], first):
+                        check_loads(step, f"{KEY}[{i}]" if len(shape) == 3 else KEY)
+                added.sum(axis=0, out=load)
+                first += len(block)
         too_large = load.sum(axis=1) >= LARGEST_TOTAL
     if too_large.any():
         raise ValueError(

@@ -6,6 +6,7 @@ adds those of the kinds ``crash``, ``hang``, ``time`` and ``memory``.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -62,6 +63,8 @@ def end_limit() -> None:
 
 def run_cases(cases: Cases, allowed: Allowed) -> dict[str, Problems]:
     """Run every case in a child of its own, one after the other."""
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy all that it shares
     return {name: _run(case, allowed) for name, case in cases.items()}
 
 

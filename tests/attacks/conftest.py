@@ -1,4 +1,4 @@
-"""Lets the attacks import the helpers beside them, and says which of them every run makes."""
+"""Lets the attacks import the helpers beside them, and says in which runs they are made."""
 
 import sys
 from pathlib import Path
@@ -10,13 +10,13 @@ if not sys.platform.startswith("linux"):  # they fork, limit processes and read 
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-IN_EVERY_RUN = {"test_guarantees.py", "test_planted_caches.py", "test_weight_store.py"}
-"""The others take minutes, or measure time and memory, which a busy machine has less of."""
-
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the long attacks to `make test-slow`."""
+    """Leave the attacks out of the run without compiled kernels: they start processes of their own.
+
+    Every other run makes them in their short form, but for those that are marked as slow.
+    """
     for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.name not in IN_EVERY_RUN:
-            item.add_marker(pytest.mark.slow)
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.same_without_jit)

@@ -179,6 +179,7 @@ def _call(call: Callable[..., Any], arguments: dict[str, Any]) -> str:
         limit_call()
         try:
             found = call(**arguments)
+            end_limit()  # the check takes a second for as many layers as are legal
             if isinstance(found, Plan):
                 check_plan(found)
             elif isinstance(found, float):

@@ -53,6 +53,7 @@ def test_a_full_disk_behind_stdout_is_one_line(command) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_behind_stdout_is_no_traceback(command) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -63,6 +64,7 @@ def test_a_closed_pipe_behind_stdout_is_no_traceback(command) -> None:
     assert err.count("\n") <= 1, err
 
 
+@pytest.mark.slow
 def test_another_encoding_of_stdout_is_no_traceback(command) -> None:
     process = command(
         "lädt.npy", "-o", "plän.json", stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"}
@@ -89,7 +91,10 @@ eplb_np.__main__.main()
 """
 
 
-@pytest.mark.parametrize("module", ["click", "rich.console", "eplb_np.cli.plan"])
+MODULES = ["click", *(pytest.param(m, marks=pytest.mark.slow) for m in ("rich.console", "numba"))]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_an_early_interrupt_is_no_traceback(module) -> None:
     result = attack_python(INTERRUPTED.format(module=module))
     assert result.returncode != 0

@@ -34,3 +34,9 @@ def test_a_file_with_extreme_numbers_is_read_or_refused(name) -> None:
 @each(READERS)
 def test_thousands_of_damaged_files(name) -> None:
     held(outcomes("readers", long=True)[name], *HARMFUL)
+
+
+@pytest.mark.slow
+@each(EXTREMES)
+def test_all_files_with_extreme_numbers_are_read_or_refused(name) -> None:
+    held(outcomes("readers", long=True)[name], *HARMFUL, "warning")

@@ -18,24 +18,44 @@ from eplb_np import Plan, Rebalancer
 pytestmark = needs_jit
 
 SAVING = """
-import sys
-import numpy as np
+import os, sys, time
 import eplb_np
 topology = eplb_np.Topology(256, 288, 32, 4, 8)
 plans = [eplb_np.in_order_plan(layers, topology) for layers in (57, 58)]
 rebalancers = [eplb_np.Rebalancer(topology, current=plan) for plan in plans]
-kept = plans if sys.argv[1].startswith("plan") else rebalancers
-kept[0].save(sys.argv[1])
-print("saving", flush=True)
+name, where = sys.argv[1:]
+kept = plans if name.startswith("plan") else rebalancers
+kept[0].save(name)
+
+def wait(*args, **kwargs):
+    print("saving", flush=True)
+    time.sleep(600)
+
+if where == "anywhere":
+    print("saving", flush=True)
+else:
+    setattr(os, where, wait)
 while True:
-    for one in kept:
-        one.save(sys.argv[1])
+    for one in reversed(kept):
+        one.save(name)
 """
 
+PLACES = ("fsync", "replace")
+"""Calls before which all is in the temporary file, and it is not yet renamed."""
 
-def kill_while_saving(path: Path, kill: signal.Signals, delay: float) -> None:
+NAMES = ("plan.json", "plan.npz", "state.npz")
+KILLS = (signal.SIGTERM, signal.SIGKILL)
+
+
+def kill_while_saving(
+    path: Path, kill: signal.Signals, *, delay: float = 0, where: str = "anywhere"
+) -> None:
+    """Kill a process that saves in a loop, after a delay, or at a certain place of its second save.
+
+    The first save has 57 layers, the second one 58.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-c", SAVING, path.name], cwd=path.parent, text=True,
+        [sys.executable, "-c", SAVING, path.name, where], cwd=path.parent, text=True,
         stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
     )  # fmt: skip
     assert process.stdout is not None
@@ -43,32 +63,39 @@ def kill_while_saving(path: Path, kill: signal.Signals, delay: float) -> None:
         assert process.stdout.readline() == "saving\n"
     time.sleep(delay)
     process.send_signal(kill)
-    process.wait(60)
+    assert process.wait(60) == -kill
 
 
-def check_whole(path: Path) -> None:
+def check_whole(path: Path) -> int:
+    """Return the number of layers of a file that must be one of the two that were saved."""
     if path.name.startswith("plan"):
         layers = Plan.load(path).num_layers
     else:
         layers = Rebalancer.load(path).current.num_layers
     assert layers in (57, 58)
+    return layers
 
 
-@pytest.mark.parametrize("name", ["plan.json", "plan.npz", "state.npz"])
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def strays_of(path: Path) -> list[Path]:
+    return [stray for stray in path.parent.iterdir() if stray != path]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kill", KILLS)
 def test_a_killed_save_leaves_a_whole_file(kill, name, tmp_path) -> None:
     path = tmp_path / name
-    kill_while_saving(path, kill, random.Random(f"{kill} {name}").uniform(0, 0.2))
-    check_whole(path)
+    kill_while_saving(path, kill, where=PLACES[KILLS.index(kill)])
+    assert len(strays_of(path)) == 1, "it was killed at another place"
+    assert check_whole(path) == 57
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plan.json", "plan.npz", "state.npz"])
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kill", KILLS)
 def test_no_killed_save_of_many_leaves_half_a_file(kill, name, tmp_path) -> None:
     rng = random.Random(f"many {kill} {name}")
     for _ in range(12):
-        kill_while_saving(tmp_path / name, kill, rng.uniform(0, 0.3))
+        kill_while_saving(tmp_path / name, kill, delay=rng.uniform(0, 0.3))
         check_whole(tmp_path / name)
 
 
@@ -77,10 +104,10 @@ def test_the_next_save_removes_what_killed_ones_left(name, tmp_path) -> None:
     path = tmp_path / name
     plan = eplb_np.in_order_plan(2, eplb_np.Topology(8, 12, 4))
     save = plan.save if name.startswith("plan") else Rebalancer(plan.topology, current=plan).save
-    for _ in range(4):
-        kill_while_saving(path, signal.SIGKILL, 0.02)
-    strays = [stray for stray in tmp_path.iterdir() if stray != path]
-    assert strays, "no kill left anything: the attack tests nothing"
+    for where in PLACES:
+        kill_while_saving(path, signal.SIGKILL, where=where)
+    strays = strays_of(path)
+    assert len(strays) == len(PLACES), "a kill left nothing: the attack tests nothing"
     for stray in strays:
         os.utime(stray, (0, 0))
     others = [tmp_path / f".{name}.mine", tmp_path / f"{name}.old", tmp_path / ".hidden"]
@@ -118,7 +145,7 @@ try:
         time.sleep(draws.uniform(0, 0.02))
         child = os.fork()
         if child == 0:
-            signal.alarm(8)
+            signal.alarm(30)
             rebalancer.observe(window())
             rebalancer.propose()
             rebalancer.use(rebalancer.current)
@@ -141,9 +168,10 @@ WORK = {
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_a_child_of_a_fork_can_propose_while_another_thread(work, tmp_path) -> None:
+@pytest.mark.parametrize("forks", [3, pytest.param(24, marks=pytest.mark.slow)])
+def test_a_child_of_a_fork_can_propose_while_another_thread(work, forks, tmp_path) -> None:
     path = str(tmp_path / "state.npz")
-    script = FORKING.format(work=WORK[work].format(path=path), forks=8, path=path)
+    script = FORKING.format(work=WORK[work].format(path=path), forks=forks, path=path)
     result = attack_python(script)
     assert result.returncode == 0, result.stderr
 

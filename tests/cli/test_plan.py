@@ -363,7 +363,8 @@ def test_any_encoding_of_the_output_will_do(encoding, start):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_ctrl_c_at_any_time_is_silent(compiled, start, tmp_path_factory):
     """While importing, while compiling, while planning and while writing."""
-    env = {} if compiled else {"NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("kernels"))}
+    empty = str(tmp_path_factory.mktemp("kernels"))  # in place of both folders that are looked at
+    env = {} if compiled else {"NUMBA_CACHE_DIR": empty, "XDG_CACHE_HOME": empty}
     for delay in np.linspace(0.08, 0.8 if compiled else 4, 6):
         process = start("loads.npy", "-o", "p.json", **env)
         time.sleep(delay)

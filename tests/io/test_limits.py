@@ -1,8 +1,10 @@
 """Files that are not what they claim: refused within 2 s and 1 GB."""
 
+import io
 import json
 import os
 import struct
+import zipfile
 import zlib
 
 import numpy as np
@@ -63,8 +65,16 @@ def bomb(name, blocks, shape, descr="|i1"):
     return zipped(name, packed, len(header) + blocks * 16 * MIB)
 
 
+def archive_of(name, content):
+    """A sound archive."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
 BIG_BOMB = bomb("logical_count.npy", 160, (160, 1 << 18, 64))
-SMALL_BOMB = bomb("logical_count.npy", 32, (32 * 16, 1 << 10, 1 << 10))  # all that may be unpacked
+SMALL_BOMB = bomb("logical_count.npy", 31, (31 * 4, 1 << 10, 1 << 10), "<f4")  # may be unpacked
 HEADER = {"format": "eplb_np.plan", "version": 1, "dtype": "int64", "policy": "x"}
 HUGE_PLAN = {**HEADER, "moe_layer_ids": [0], "phy2log": [[0]], "phyrank": [[0]]}
 
@@ -78,11 +88,14 @@ def table(row, count):
 
 
 CASES = {
-    "zip bomb": (LOADS, ".npz", BIG_BOMB, ["are unpacked"]),
+    "zip bomb": (LOADS, ".npz", BIG_BOMB, ["are read"]),
     "zip bomb of a plan": (PLAN, ".npz", BIG_BOMB, ["no header"]),
     "zip bomb of a header": (PLAN, ".npz", bomb("header.npy", 160, ()), ["a header may have"]),
     "zip bomb of a state": (STATE, ".npz", bomb("header.npy", 160, ()), ["a header may have"]),
-    "zip bomb that is just allowed": (LOADS, ".npz", SMALL_BOMB, []),
+    "zip bomb that is just allowed": (LOADS, ".npz", SMALL_BOMB, ["CRC"]),
+    "a text of characters that do not exist": (
+        PLAN, ".npz", archive_of("header.npy", npy((), "<U3", b"\xff" * 12)), ["do not exist"],
+    ),
     "another size than declared": (
         LOADS, ".npz", zipped("a.npy", npy((1 << 20, 1 << 10)), 1 << 30, method=0), ["size"],
     ),
@@ -95,7 +108,7 @@ CASES = {
     "much from an axis of 0": (LOADS, ".npy", npy((0, 10**30), "<f8"), []),
     "many axes": (LOADS, ".npy", npy((1,) * 900, "|i1", b"1"), []),
     "empty lists": (LOADS, ".json", b'{"logical_count": [' + b"[]," * (10 * MIB) + b"[]]}", []),
-    "short rows": (LOADS, ".json", table(b"[1],", 8 * MIB), ["262144 rows"]),
+    "short rows": (LOADS, ".json", table(b"[1],", 8 * MIB), ["131072 rows"]),
     "a long row": (LOADS, ".json", table(b"[" + b"1," * (20 * MIB) + b"1],", 1), ["1048576"]),
     "a long list": (LOADS, ".json", b'{"logical_count": [' + b"1," * (20 * MIB) + b"1]}", ["MiB"]),
     "another long list": (LOADS, ".json", b'{"x": [' + b'{},"a",' * (6 * MIB) + b"1]}", ["MiB"]),
@@ -148,14 +161,30 @@ def test_what_has_no_end_is_refused(make, read, tmp_path):
 
 
 @pytest.mark.same_without_jit
-def test_a_sparse_file_is_read_in_parts(tmp_path):
-    """Zeros: that they are no loads is known at the end only, but it takes no memory."""
+@pytest.mark.parametrize("descr", ["|i1", "<f4", "<f8"])
+def test_zeros_are_refused_soon(descr, tmp_path):
+    """That they are no loads is known at their end only, so there cannot be many."""
     path = tmp_path / "file.npy"
-    write_sparse(path, npy((1 << 7, 1 << 10, 1 << 10), "<f8"), 1 << 30)
-    said = output_of(READ.format(read=LOADS, path=str(path)))
-    assert "all 1024 layers are zero" in said
-    write_sparse(path, npy((5 << 9, 1 << 10, 1 << 11)), 5 << 30)
-    assert "4 GiB" in refusal(LOADS, path)
+    size = np.dtype(descr).itemsize
+    loads = min(1 << 27, (1 << 29) // size)
+    write_sparse(path, npy((loads >> 14, 1 << 6, 1 << 8), descr), loads * size)
+    assert "all 64 layers are zero" in refusal(LOADS, path)
+
+
+@pytest.mark.same_without_jit
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_more_loads_than_are_read_are_refused_by_their_header(suffix, tmp_path):
+    path = tmp_path / f"file{suffix}"
+    for more, descr, parts in [(1, "|i1", ["parts of 8192 steps"]), (0, "<f8", ["512 MiB"])]:
+        shape = ((1 << 13) + more, 1 << 6, 1 << 8)
+        size = np.dtype(descr).itemsize * int(np.prod(shape))
+        if suffix == ".npy":
+            write_sparse(path, npy(shape, descr), size)
+        else:
+            path.write_bytes(bomb("a.npy", -(-size >> 24), shape, descr))
+            parts = [part.replace("512 MiB", "536,870,912") for part in parts]
+        said = refusal(LOADS, path)
+        assert all(part in said for part in parts), said
 
 
 def write_sparse(path, header, size):
