@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,18 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from eplb_np._arguments import as_size, check_is, one_line
 from eplb_np._forks import let_forks_wait_for
 from eplb_np._loads.host import as_array, as_history
-from eplb_np.dispatch.evened_cpu import find_binding_gpus, split_layers_evenly
-from eplb_np.dispatch.graph import build_graph
-from eplb_np.dispatch.split_cpu import (
-    SplitScratch,
-    first_bad_count,
-    make_split_scratch,
-    split_layers,
-)
 from eplb_np.forecast import LoadForecast
 from eplb_np.maps.maps import read_only
 from eplb_np.metrics import LARGEST_LOAD, replica_load
 from eplb_np.plan import Plan
+
+if TYPE_CHECKING:
+    from eplb_np.dispatch.graph import SplitGraph
+    from eplb_np.dispatch.split_cpu import SplitScratch
 
 LARGEST_COUNT = 2.0**53
 """Counts of a layer add up to at most this: up to it, floats tell all integers apart."""
@@ -84,6 +81,8 @@ class Splitter:
 
     def __init__(self, plan: Plan, expected: ArrayLike | None = None) -> None:
         check_is("plan", plan, Plan, "make one with make_plan, or read it with Plan.load")
+        from eplb_np.dispatch.graph import build_graph
+
         self.plan = plan
         self._shape = plan.logcnt.shape
         if expected is None:
@@ -94,7 +93,7 @@ class Splitter:
         logcnt = plan.logcnt.astype(np.int64, copy=False)
         gpus = plan.topology.gpus
         even = replica_load(phy2log, logcnt, self._expected)
-        self.graph = build_graph(phy2log, logcnt, gpus, even)
+        self.graph: SplitGraph = build_graph(phy2log, logcnt, gpus, even)
         self._lock = threading.RLock()  # for the forecast and the shares
         let_forks_wait_for(self, self._lock)
         self._forecast = LoadForecast(*self._shape)
@@ -256,15 +255,17 @@ class Splitter:
         and counts are integers.
         """
         given = self._as_counts(counts, "counts")
+        _, evened_cpu = _kernels()
         binding = np.empty((self._shape[0], self.plan.topology.num_gpus), np.bool_)
         slots = np.empty(self.plan.phy2log.shape, given.dtype)
-        find_binding_gpus(self.graph, given, self._scratch(given.dtype), slots, binding)
+        evened_cpu.find_binding_gpus(self.graph, given, self._scratch(given.dtype), slots, binding)
         return binding
 
     def _split(
         self, counts: NDArray[Any], evened: bool, out: NDArray[Any], first_layer: int = 0
     ) -> NDArray[Any]:
-        split = split_layers_evenly if evened else split_layers
+        split_cpu, evened_cpu = _kernels()
+        split = evened_cpu.split_layers_evenly if evened else split_cpu.split_layers
         split(self.graph, first_layer, counts, self._scratch(counts.dtype), out)
         return out
 
@@ -273,7 +274,7 @@ class Splitter:
         name = dtype.name
         scratch: SplitScratch | None = getattr(self._memory, name, None)
         if scratch is None:
-            scratch = make_split_scratch(self.graph, dtype.type)
+            scratch = _kernels()[0].make_split_scratch(self.graph, dtype.type)
             setattr(self._memory, name, scratch)
         return scratch
 
@@ -296,7 +297,7 @@ class Splitter:
         if not array.flags.carray:
             array = array.copy()
         rows = array.reshape(-1, wanted[-1])
-        bad = int(first_bad_count(rows, LARGEST_COUNT if whole else LARGEST_LOAD))
+        bad = int(_kernels()[0].first_bad_count(rows, LARGEST_COUNT if whole else LARGEST_LOAD))
         if bad >= 0:
             _raise_bad_count(given, name, bad, rows.size)
         return array
@@ -318,6 +319,14 @@ class Splitter:
 
     def __repr__(self) -> str:
         return f"Splitter({self.plan})"
+
+
+@cache
+def _kernels() -> tuple[Any, Any]:
+    """Import the kernels when they are needed, once: that loads Numba."""
+    from eplb_np.dispatch import evened_cpu, split_cpu
+
+    return split_cpu, evened_cpu
 
 
 def split_load(plan: Plan, load: ArrayLike, *, evened: bool = True) -> NDArray[Any]:
