@@ -16,7 +16,7 @@ from eplb_np.dispatch.placement.mending_planner import mend_for_split
 from eplb_np.dispatch.placement.planner import place_for_split
 from eplb_np.forecast import Expected
 from eplb_np.local_search.planner import make_maps
-from eplb_np.maps.maps import EMPTY, Maps
+from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import MoveLimits, fetch_budget
 from eplb_np.mending.planner import mend_maps
 from eplb_np.moves.fetches import fetched_slots
@@ -71,9 +71,9 @@ def _rows_to_one(share: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _needs_repair(held: NDArray[np.int64], topology: Topology) -> bool:
-    """Whether a plan does not fit the GPUs that are active, or groups are away from their nodes."""
+    """Whether slots must be filled or emptied, an expert is lost, or a group is not on one node."""
     active = (topology.active_slots > 0)[topology.gpu_of_slot]
-    if ((held != EMPTY) != active).any():
+    if ((held != EMPTY) != active).any() or not count_replicas(held, topology.num_experts).all():
         return True
     if topology.placement == "global":
         return False

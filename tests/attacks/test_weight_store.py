@@ -3,19 +3,21 @@
 import pytest
 from arena import HARMFUL, each, held, outcomes
 from support import needs_jit
-from weight_store import COMES_BACK, DEPLOYMENTS
+from weight_store import COMES_BACK, DEPLOYMENTS, SPLITS
 
 pytestmark = needs_jit
 
 
+@pytest.mark.parametrize("split", SPLITS)
 @each(DEPLOYMENTS)
-def test_moves_can_be_made_and_limits_hold(name) -> None:
-    held(outcomes("weight_store")[f"{name}, events"], *HARMFUL)
+def test_moves_can_be_made_and_limits_hold(name, split) -> None:
+    held(outcomes("weight_store")[f"{name}, {split}, events"], *HARMFUL)
 
 
+@pytest.mark.parametrize("split", SPLITS)
 @each(COMES_BACK)
-def test_gpus_that_come_back_are_filled_within_the_limits(name) -> None:
-    held(outcomes("weight_store")[f"{name}, back"], *HARMFUL)
+def test_gpus_that_come_back_are_filled_within_the_limits(name, split) -> None:
+    held(outcomes("weight_store")[f"{name}, {split}, back"], *HARMFUL)
 
 
 @each(COMES_BACK)
@@ -28,9 +30,10 @@ def test_a_total_holds_beside_a_limit_of_each_gpu() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("split", SPLITS)
 @each(DEPLOYMENTS)
-def test_moves_can_be_made_and_limits_hold_over_thousands_of_events(name) -> None:
-    held(outcomes("weight_store", long=True)[f"{name}, events"], *HARMFUL)
+def test_moves_can_be_made_and_limits_hold_over_thousands_of_events(name, split) -> None:
+    held(outcomes("weight_store", long=True)[f"{name}, {split}, events"], *HARMFUL)
 
 
 @pytest.mark.slow

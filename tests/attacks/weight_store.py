@@ -10,6 +10,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +21,13 @@ from plain_check import check_plan, groups_are_whole, layout
 
 import eplb_np
 from eplb_np import MoveLimits, Moves, Plan, Rebalancer, Topology
+from eplb_np.policies import Split
 
 ALLOWED = Allowed(cpu_seconds=120, asleep_seconds=20)
 ALLOWED_LONG = Allowed(cpu_seconds=1500, asleep_seconds=20, wall_seconds=3000)
 LAYERS = 2
 NOTHING = -1
+SPLITS: tuple[Split, ...] = ("even", "best")
 
 
 class Store:
@@ -111,7 +114,8 @@ PROPOSALS_TO_RETURN = 60
 class Engine:
     """A store, the `Rebalancer` that plans for it, and what must hold between the two."""
 
-    def __init__(self, deployment: Deployment, seed: int) -> None:
+    def __init__(self, deployment: Deployment, seed: int, split: Split = "even") -> None:
+        self.split = split
         self.deployment = deployment
         self.limits = deployment.limits
         self.rng = random.Random(seed)
@@ -119,11 +123,14 @@ class Engine:
         self.mean = self.new_mean()
         self.gone: set[int] = set()
         self.seen: Counter[str] = Counter()
-        self.rebalancer = Rebalancer(deployment.topology, LAYERS, limits=self.limits)
+        self.rebalancer = self.new_rebalancer(deployment.topology)
         self.observe()
         plan = self.rebalancer.propose().plan
         self.store = Store(plan)
         check_plan(plan, full=True)
+
+    def new_rebalancer(self, topology: Topology, current: Plan | None = None) -> Rebalancer:
+        return Rebalancer(topology, LAYERS, current=current, limits=self.limits, split=self.split)
 
     def new_mean(self) -> np.ndarray:
         return self.draws.lognormal(3, 1, (LAYERS, self.deployment.topology.num_experts))
@@ -213,7 +220,7 @@ class Engine:
             self.limits = self.deployment.limits
         topology = self.rebalancer.topology
         current = self.rebalancer.current
-        self.rebalancer = Rebalancer(topology, current=current, limits=self.limits)
+        self.rebalancer = self.new_rebalancer(topology, current)
         self.observe()
 
     def propose(self) -> None:
@@ -263,9 +270,9 @@ EVENTS: dict[Callable[[Engine], None], float] = {
 }
 
 
-def events(name: str, number: int, seed: int) -> Problems:
+def events(name: str, number: int, seed: int, split: Split) -> Problems:
     """Random events, none of which may lose an expert or exceed a limit."""
-    engine = Engine(DEPLOYMENTS[name], seed)
+    engine = Engine(DEPLOYMENTS[name], seed, split)
     history: list[str] = []
     try:
         for _ in range(number):
@@ -282,9 +289,9 @@ def events(name: str, number: int, seed: int) -> Problems:
     return {}
 
 
-def comes_back(name: str, seed: int) -> Problems:
+def comes_back(name: str, seed: int, split: Split) -> Problems:
     """Every GPU in turn is lost and comes back: all is restored soon, within the limits."""
-    engine = Engine(DEPLOYMENTS[name], seed)
+    engine = Engine(DEPLOYMENTS[name], seed, split)
     broken: list[str] = []
     for gpu in range(engine.deployment.topology.num_gpus):
         steps = [{gpu}, {gpu}, set(), *[set()] * PROPOSALS_TO_RETURN]
@@ -347,10 +354,14 @@ def cases(long: bool) -> dict[str, Callable[[], Problems]]:
     eplb_np.warmup()
     number = 3000 if long else 150
     random_events = {
-        f"{name}, events": lambda name=name: events(name, number, int(long)) for name in DEPLOYMENTS
+        f"{name}, {split}, events": partial(events, name, number, int(long), split)
+        for name in DEPLOYMENTS
+        for split in SPLITS
     }
     returns = {
-        f"{name}, back": lambda name=name: comes_back(name, int(long)) for name in COMES_BACK
+        f"{name}, {split}, back": partial(comes_back, name, int(long), split)
+        for name in COMES_BACK
+        for split in SPLITS
     }
     restarted = {
         f"{name}, restarts": lambda name=name: restarts(name, number // 10, int(long))
