@@ -6,10 +6,10 @@ import numpy as np
 from plans import random_plan
 
 import eplb_np
+from eplb_np.dispatch.cuda_graph import RoundGraphs, build_round_graphs
+from eplb_np.dispatch.cuda_on_cpu import split_in_rounds
+from eplb_np.dispatch.cuda_steps import MOST_ROUNDS
 from eplb_np.dispatch.graph import SplitGraph, build_graph
-from eplb_np.dispatch.round_graph import RoundGraphs, build_round_graphs
-from eplb_np.dispatch.round_steps import MOST_ROUNDS
-from eplb_np.dispatch.rounds_cpu import split_in_rounds
 from eplb_np.metrics import replica_load
 
 

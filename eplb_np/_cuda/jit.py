@@ -72,4 +72,4 @@ else:
     @device
     def any_of_block(own: bool) -> bool:
         """Wait for the block's other threads; tell whether any of them has a True."""
-        return cuda.syncthreads_or(np.int32(own)) != 0
+        return bool(cuda.syncthreads_or(np.int32(own)) != 0)

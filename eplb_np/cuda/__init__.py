@@ -1,4 +1,4 @@
-"""The same plans on a GPU, byte for byte: from loads on the GPU to maps on the GPU.
+"""The same plans on a GPU, byte for byte, from loads there to maps there; and batches split there.
 
 Importing this loads neither Numba nor CUDA; the first call does.
 """

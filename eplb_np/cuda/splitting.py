@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from eplb_np._arguments import as_size, check_is
 from eplb_np._cuda import launch
 from eplb_np._cuda.arrays import output_arrays, place, take_integers
-from eplb_np._cuda.device import as_stream, device_errors, numba_cuda, require_device
+from eplb_np._cuda.device import as_stream, device_errors, require_device
 from eplb_np._cuda.launch import choose_threads, configured
 from eplb_np._loads.host import as_load
 from eplb_np.plan import Plan
@@ -55,7 +55,9 @@ class GpuSplitter:
     several streams at once, unless layers are too large for shared memory (about 1000 GPUs).
     """
 
-    def __init__(self, plan: Plan, expected: ArrayLike | None = None, *, stream: Any = None) -> None:
+    def __init__(
+        self, plan: Plan, expected: ArrayLike | None = None, *, stream: Any = None
+    ) -> None:
         check_is("plan", plan, Plan, "make one with make_plan, or read it with Plan.load")
         load = np.ones(plan.logcnt.shape) if expected is None else as_load(expected, "expected")
         if load.shape != plan.logcnt.shape:
@@ -64,20 +66,20 @@ class GpuSplitter:
                 f"{plan.logcnt.shape}: give a load of that shape"
             )
         cuda = require_device()
-        from eplb_np.dispatch.round_graph import build_round_graphs
-        from eplb_np.dispatch.round_steps import scratch_words
+        from eplb_np.dispatch.cuda_graph import build_round_graphs
+        from eplb_np.dispatch.cuda_steps import scratch_words
 
         self.plan = plan
-        self._graphs = build_round_graphs(
+        self.graphs = build_round_graphs(
             plan.phy2log.astype(np.int64, copy=False),
             plan.topology.gpus.first_slot,
             _expected_graph(plan, load.astype(np.float64)),
         )
-        sizes = self._graphs.sizes
+        sizes = self.graphs.sizes
         with device_errors():
             own = as_stream(stream)
-            self._words = cuda.to_device(self._graphs.words, stream=own)
-            self._doubles = cuda.to_device(self._graphs.doubles, stream=own)
+            self._words = cuda.to_device(self.graphs.words, stream=own)
+            self._doubles = cuda.to_device(self.graphs.doubles, stream=own)
             num_words = int(scratch_words(sizes))
             self._num_bytes = 8 * num_words
             self._memory: tuple[Any, ...] = ()
@@ -127,7 +129,7 @@ class GpuSplitter:
         """
         return self._split(0, counts, self.plan.logcnt.shape, dtype, stream, out, on_host)
 
-    def split_layer(  # noqa: PLR0913
+    def split_layer(
         self,
         layer: int,
         counts: Any,
@@ -145,9 +147,11 @@ class GpuSplitter:
             Row of the plan, 0 .. L - 1.
         counts : array, shape [E], int64 or int32
             As a row of those of `split`.
-        dtype, stream, on_host : optional
+        dtype, stream : optional
             As in `split`.
         out : array, shape [P], int64 or int32, optional
+            As in `split`.
+        on_host : bool, default: False
             As in `split`.
 
         Returns
@@ -165,7 +169,7 @@ class GpuSplitter:
         row = as_size("layer", layer, minimum=0, maximum=self.plan.num_layers - 1)
         return self._split(row, counts, self.plan.logcnt.shape[1:], dtype, stream, out, on_host)
 
-    def _split(  # noqa: PLR0913
+    def _split(
         self,
         first_layer: int,
         counts: Any,
@@ -176,22 +180,21 @@ class GpuSplitter:
         on_host: bool,
     ) -> Any:
         from eplb_np.dispatch.cuda_kernels import SPLIT_ROWS
-        from eplb_np.dispatch.round_steps import MOST_ROUNDS
+        from eplb_np.dispatch.cuda_steps import MOST_ROUNDS
 
-        sizes = self._graphs.sizes
+        sizes = self.graphs.sizes
         with device_errors():
             given, own = take_integers(counts, _own_stream(stream), "counts", shape)
-            shapes = {"slot_load": (*shape[:-1], sizes.num_slots)}
+            num_slots = self.plan.topology.num_replicas
+            shapes = {"slot_load": (*shape[:-1], num_slots)}
             [result] = output_arrays(shapes, dtype, None if out is None else [out], own)
             rows = shape[0] if len(shape) == 2 else 1
-            threads = choose_threads(
-                max(sizes.num_gpus, sizes.most_shared, sizes.num_slots // 4)
-            )
+            threads = choose_threads(int(max(sizes.num_gpus, sizes.most_shared, num_slots // 4)))
             kernel = SPLIT_ROWS.large if self._memory else SPLIT_ROWS.shared
             shared_bytes = 0 if self._memory else self._num_bytes
             configured(kernel, rows, threads, own, shared_bytes)(
                 given.reshape(rows, shape[-1]), sizes, first_layer, self._words, self._doubles,
-                MOST_ROUNDS, result.reshape(rows, sizes.num_slots), *self._memory,
+                MOST_ROUNDS, result.reshape(rows, num_slots), *self._memory,
             )  # fmt: skip
             return place([result], own, on_host)[0]
 
@@ -199,7 +202,7 @@ class GpuSplitter:
         return f"GpuSplitter({self.plan})"
 
 
-def assign(  # noqa: PLR0913
+def assign(
     topk_ids: Any,
     quotas: Any,
     log2phy: Any,

@@ -1,7 +1,7 @@
 """The split and `assign` by the threads of a block.
 
-`round_steps` has the steps of the split; here the threads wait between them. Twin of
-`rounds_cpu`, which takes them one after the other.
+`cuda_steps` has the steps of the split; here the threads wait between them. Twin of
+`cuda_on_cpu`, which takes them one after the other.
 
 Letters of `assign`: n ids of E experts, in tiles, one or a few for each of C blocks.
 """
@@ -16,8 +16,8 @@ from eplb_np._cuda.jit import any_of_block, device, sync
 from eplb_np._cuda.team import Team
 from eplb_np._numba.indexing import at
 from eplb_np._numba.types import Int, Ints
-from eplb_np.dispatch.round_graph import RoundGraph, RoundSizes
-from eplb_np.dispatch.round_steps import (
+from eplb_np.dispatch.cuda_graph import RoundGraph, RoundSizes
+from eplb_np.dispatch.cuda_steps import (
     RoundScratch,
     add_outside,
     add_up_step,
@@ -65,7 +65,7 @@ def split_block(
 def start_flows(
     counts: Ints, sizes: RoundSizes, graph: RoundGraph, s: RoundScratch, team: Team
 ) -> None:
-    """Set a lower bound, and fill the forest. Twin of the function of this name in `rounds_cpu`."""
+    """Set a lower bound, and fill the forest. Twin of this name in `cuda_on_cpu`."""
     thread, threads = team
     room = sizes.room
     read_counts(counts, graph, s, thread, threads)
@@ -93,7 +93,7 @@ def start_flows(
 
 @device
 def fill_forest(graph: RoundGraph, s: RoundScratch, team: Team) -> None:
-    """Fill the forest up to the caps. Twin of the function of this name in `rounds_cpu`."""
+    """Fill the forest up to the caps. Twin of the function of this name in `cuda_on_cpu`."""
     level = np.int64(0)
     while level < graph.size[2]:
         sync()
@@ -104,7 +104,7 @@ def fill_forest(graph: RoundGraph, s: RoundScratch, team: Team) -> None:
 
 @device
 def make_round(sizes: RoundSizes, graph: RoundGraph, s: RoundScratch, team: Team) -> None:
-    """Search, and push or raise the caps. Twin of the function of this name in `rounds_cpu`."""
+    """Search, and push or raise the caps. Twin of the function of this name in `cuda_on_cpu`."""
     thread, threads = team
     level = np.int64(0)
     reached = True
@@ -141,11 +141,18 @@ class Tiles(NamedTuple):
     num_experts: Int
 
 
+class SlotTable(NamedTuple):
+    """What tells the slot of an id."""
+
+    quotas: Ints  # [P]
+    log2phy: Ints  # [E, X]
+
+
 @device
 def number_ids(
     block: Int, ids: Ints, tiles: Tiles, turn: Ints, chosen: Ints, memory: Ints, team: Team
 ) -> None:
-    """Number the ids of each expert in a block's tiles, from 0.
+    """Give numbers, from 0, to the ids of each expert in a block's tiles.
 
     Out: ``turn`` [n], and ``chosen`` [C, E], ids of each expert in each block. Scratch: ``memory``
     [threads + E] int32, the ids of a tile and, for each expert, those numbered.
@@ -188,12 +195,8 @@ def count_own(own: Int, tile: Ints, team: Team) -> tuple[Int, Int]:
         b = tile[at(i + 1)] == own
         c = tile[at(i + 2)] == own
         d = tile[at(i + 3)] == own
-        before += (
-            (a and i < team.thread)
-            + (b and i + 1 < team.thread)
-            + (c and i + 2 < team.thread)
-            + (d and i + 3 < team.thread)
-        )
+        before = before + (a and i < team.thread) + (b and i + 1 < team.thread)
+        before = before + (c and i + 2 < team.thread) + (d and i + 3 < team.thread)
         after = after + a + b + c + d
         i += 4
     return before, after - before
@@ -211,25 +214,10 @@ def expert_or_empty(i: Int, ids: Ints, num_experts: Int) -> Int:
 
 
 @device
-def take_slots(
-    block: Int,
-    ids: Ints,
-    tiles: Tiles,
-    numbered: tuple[Ints, Ints],
-    quotas: Ints,
-    log2phy: Ints,
-    slots: Ints,
-    memory: Ints,
-    team: Team,
-) -> None:
-    """Find the slot of each id of a block's tiles; ``numbered`` is ``turn`` and ``chosen``.
-
-    Scratch: ``memory`` [E] int32.
-    """
-    thread, threads = team
-    turn, chosen = numbered
-    per_block, num_experts = tiles
-    e = thread
+def count_earlier(block: Int, tiles: Tiles, chosen: Ints, memory: Ints, team: Team) -> None:
+    """Sum the ids of each expert in the blocks before, ``chosen`` [C, E], to ``memory`` [E]."""
+    num_experts, threads = tiles.num_experts, team.size
+    e = team.thread
     while e < num_experts:
         before: Int = np.int64(0)
         other = np.int64(0)
@@ -239,20 +227,37 @@ def take_slots(
         memory[at(e)] = before
         e += threads
     sync()
+
+
+@device
+def take_slots(
+    block: Int,
+    ids: Ints,
+    tiles: Tiles,
+    turn: Ints,
+    table: SlotTable,
+    slots: Ints,
+    memory: Ints,
+    team: Team,
+) -> None:
+    """Find the slot of each id of a block's tiles, numbered by ``turn`` [n] and ``memory`` [E]."""
+    thread, threads = team
+    per_block, num_experts = tiles
     i = block * per_block * threads + thread
     stop = (block + 1) * per_block * threads
     while i < stop and i < ids.shape[0]:
         slot: Int = np.int64(EMPTY)
         e = expert_or_empty(i, ids, num_experts)
         if e >= 0:
-            slot = slot_of_turn(e, turn[at(i)] + memory[at(e)], quotas, log2phy)
+            slot = slot_of_turn(e, turn[at(i)] + memory[at(e)], table)
         slots[at(i)] = slot
         i += threads
 
 
 @device
-def slot_of_turn(e: Int, turn: Int, quotas: Ints, log2phy: Ints) -> Int:
-    """Slot in whose quota the expert's id number ``turn`` falls; beyond all quotas, the last one."""
+def slot_of_turn(e: Int, turn: Int, table: SlotTable) -> Int:
+    """Slot in whose quota the expert's id number ``turn`` falls; beyond them, its last slot."""
+    quotas, log2phy = table
     slot: Int = np.int64(EMPTY)
     left: Int = np.int64(turn)
     column = np.int64(0)

@@ -14,9 +14,16 @@ from eplb_np._cuda.jit import device, launched
 from eplb_np._cuda.launch import Forms
 from eplb_np._cuda.team import Team
 from eplb_np._numba.types import Doubles, Int, Ints
-from eplb_np.dispatch.cuda import Tiles, number_ids, split_block, take_slots
-from eplb_np.dispatch.round_graph import RoundSizes, carve_graph
-from eplb_np.dispatch.round_steps import carve_scratch
+from eplb_np.dispatch.cuda import (
+    SlotTable,
+    Tiles,
+    count_earlier,
+    number_ids,
+    split_block,
+    take_slots,
+)
+from eplb_np.dispatch.cuda_graph import RoundSizes, carve_graph
+from eplb_np.dispatch.cuda_steps import carve_scratch
 
 
 @device
@@ -46,7 +53,7 @@ def split_rows(
 
 
 @launched
-def split_rows_large(
+def split_rows_large(  # noqa: PLR0913 - that many arrays
     counts: Ints,
     sizes: RoundSizes,
     first_layer: Int,
@@ -66,7 +73,7 @@ def split_rows_large(
 
 @launched
 def number_tiles(ids: Ints, tiles: Tiles, turn: Ints, chosen: Ints) -> None:
-    """Number the ids of each expert, block by block, on a grid [C]."""
+    """Give numbers to the ids of each expert, block by block, on a grid [C]."""
     block, team = block_and_team()
     memory = cuda.shared.array(0, types.int32)
     number_ids(block, ids, tiles, turn, chosen, memory, team)
@@ -79,7 +86,8 @@ def assign_tiles(
     """Find the slots of ids that `number_tiles` has numbered, on the same grid."""
     block, team = block_and_team()
     memory = cuda.shared.array(0, types.int32)
-    take_slots(block, ids, tiles, (turn, chosen), quotas, log2phy, slots, memory, team)
+    count_earlier(block, tiles, chosen, memory, team)
+    take_slots(block, ids, tiles, turn, SlotTable(quotas, log2phy), slots, memory, team)
 
 
 SPLIT_ROWS = Forms(split_rows, split_rows_large)

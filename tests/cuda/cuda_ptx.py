@@ -19,8 +19,8 @@ from numba.cuda.cudadrv import error as driver_errors
 
 from eplb_np._loads import cuda as loads
 from eplb_np.dispatch import cuda as dispatch
+from eplb_np.dispatch import cuda_graph
 from eplb_np.dispatch import cuda_kernels as dispatch_kernels
-from eplb_np.dispatch import round_graph
 from eplb_np.maps import cuda as maps
 from eplb_np.stages import cuda_kernels as kernels
 from eplb_np.stages.hierarchy import cuda as hierarchy
@@ -45,7 +45,7 @@ KERNELS = (
 )  # fmt: skip
 SIZES = (
     hierarchy.PlanSizes, packing.PackingSizes, replication.ReplicationSizes,
-    round_graph.RoundSizes, dispatch.Tiles,
+    cuda_graph.RoundSizes, dispatch.Tiles,
 )  # fmt: skip
 NARROW = {"doubtful", "ints", "graph_words", "turn", "chosen"}  # int32 whatever the results are
 ONE_AXIS = {"doubtful", "ids", "turn", "quotas", "slots"}

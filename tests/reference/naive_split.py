@@ -1,7 +1,7 @@
 """The slow twin of the split in rounds and of ``assign``, in plain Python.
 
 It takes the replicas of one layer as a list of `Edge`, and does what
-``eplb_np/dispatch/round_steps.py`` describes, with dictionaries and loops. All that happens between
+``eplb_np/dispatch/cuda_steps.py`` describes, with dictionaries and loops. All that happens between
 two barriers there reads what was before, and is written here as such.
 """
 

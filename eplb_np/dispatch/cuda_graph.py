@@ -9,7 +9,7 @@ edges and V levels of the forest.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,7 +166,7 @@ def _build_rows(
     first_slot: Ints,
     graph: SplitGraph,
     sizes: RoundSizes,
-    words: Ints,
+    words: NDArray[Any],
     doubles: Doubles,
 ) -> None:
     num_shared, num_edges = graph.expert.shape[1], graph.edge_slot.shape[1]

@@ -1,6 +1,6 @@
 """The split in rounds by one thread: what `cuda` computes, byte for byte, on the CPU.
 
-For checking a GPU. On a CPU `split_cpu` is faster. Letters as in `round_graph`.
+For checking a GPU. On a CPU `split_cpu` is faster. Letters as in `cuda_graph`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import numpy as np
 from eplb_np._numba.arrays import ints
 from eplb_np._numba.jit import entry, kernel
 from eplb_np._numba.types import Doubles, Int, Ints
-from eplb_np.dispatch.round_graph import RoundGraph, RoundSizes, carve_graph
-from eplb_np.dispatch.round_steps import (
+from eplb_np.dispatch.cuda_graph import RoundGraph, RoundSizes, carve_graph
+from eplb_np.dispatch.cuda_steps import (
     RoundScratch,
     add_outside,
     add_up_step,
@@ -47,8 +47,8 @@ def split_in_rounds(
 ) -> None:
     """Split every layer of ``counts`` [L, E] int64, in at most ``most_rounds`` rounds each.
 
-    ``words`` and ``doubles``: of the `RoundGraphs`. Out: ``slot_load`` [L, P] int64; ``done`` [L, 3]
-    int64, rounds, steps between two barriers, and levels of the searches.
+    ``words`` and ``doubles``: of the `RoundGraphs`. Out: ``slot_load`` [L, P] int64, and ``done``
+    [L, 3] int64: rounds, steps between two barriers, levels of the searches.
     """
     memory = ints(scratch_words(sizes))
     s = carve_scratch(memory, memory.view(np.float64), sizes)

@@ -17,9 +17,9 @@ that can be done at once is done at once:
 Every function is what one of ``threads`` threads does before it waits for the others. No number is
 written by one thread and read by another between two barriers, and there are no atomic
 operations. So the result does not depend on the number of threads, and one thread that takes the
-steps one after the other gets the same: `rounds_cpu` does, `cuda` waits in between.
+steps one after the other gets the same: `cuda_on_cpu` does, `cuda` waits in between.
 
-Loads are int64, times float64. Letters as in `round_graph`; R is D rounded up to a power of two.
+Loads are int64, times float64. Letters as in `cuda_graph`; R is D rounded up to a power of two.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 from eplb_np._numba.indexing import at
 from eplb_np._numba.jit import allocator, kernel
 from eplb_np._numba.types import Doubles, Int, Ints
-from eplb_np.dispatch.round_graph import (
+from eplb_np.dispatch.cuda_graph import (
     SHARE_BITS,
     RoundGraph,
     RoundSizes,
@@ -187,7 +187,9 @@ def add_outside(graph: RoundGraph, s: RoundScratch, thread: Int, threads: Int) -
 
 
 @kernel
-def add_up_step(now: Int, after: Int, reach: Int, s: RoundScratch, thread: Int, threads: Int) -> None:
+def add_up_step(
+    now: Int, after: Int, reach: Int, s: RoundScratch, thread: Int, threads: Int
+) -> None:
     """Make one step of a running sum (Hillis and Steele, 1986), of numbers at ``now``."""
     i = thread
     while i < s.load.shape[0]:
@@ -328,7 +330,7 @@ def start_round(graph: RoundGraph, s: RoundScratch, thread: Int, threads: Int) -
         room: Int = s.cap[at(g)] - load
         distance: Int = np.int64(0)
         if room <= 0:
-            above = above or room < 0
+            above = above or bool(room < 0)
             room = np.int64(0)
             distance = np.int64(FAR)
         s.load[at(g)] = load
@@ -368,7 +370,7 @@ def reach_experts(
     missing = False
     g = thread
     while g < s.load.shape[0]:
-        missing = missing or (s.distance[at(g)] == FAR and s.load[at(g)] > s.cap[at(g)])
+        missing = missing or bool(s.distance[at(g)] == FAR and s.load[at(g)] > s.cap[at(g)])
         g += threads
     return missing
 
@@ -489,8 +491,8 @@ def needed_step(half: Int, sizes: RoundSizes, s: RoundScratch, thread: Int, thre
 @kernel
 def needed_time(sizes: RoundSizes, s: RoundScratch) -> float:
     """Time that the GPUs not reached need at least: they have more load than their caps allow."""
-    time = s.time[0] / s.time[at(sizes.room)]
-    higher = s.time[at(2 * sizes.room)]
+    time = float(s.time[0] / s.time[at(sizes.room)])
+    higher = float(s.time[at(2 * sizes.room)])
     return higher if higher > time else time
 
 
