@@ -8,7 +8,7 @@ from plans import random_plan
 import eplb_np
 from eplb_np.dispatch.cuda_graph import RoundGraphs, build_round_graphs
 from eplb_np.dispatch.cuda_on_cpu import split_in_rounds
-from eplb_np.dispatch.cuda_steps import MOST_ROUNDS
+from eplb_np.dispatch.cuda_rounds import MOST_ROUNDS
 from eplb_np.dispatch.graph import SplitGraph, build_graph
 from eplb_np.metrics import replica_load
 

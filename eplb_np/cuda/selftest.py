@@ -22,7 +22,7 @@ from eplb_np._cuda import launch
 from eplb_np._cuda.device import DeviceError, require_device, simulated
 from eplb_np.cuda.timing import print_split_times, print_times
 from eplb_np.dispatch.cuda_on_cpu import split_in_rounds
-from eplb_np.dispatch.cuda_steps import MOST_ROUNDS
+from eplb_np.dispatch.cuda_rounds import MOST_ROUNDS
 from eplb_np.planning import make_plan
 from eplb_np.workloads.deployments import DEPLOYMENTS, Deployment
 

@@ -73,7 +73,7 @@ class GpuSplitter:
         self.graphs = build_round_graphs(
             plan.phy2log.astype(np.int64, copy=False),
             plan.topology.gpus.first_slot,
-            _expected_graph(plan, load.astype(np.float64)),
+            expected_graph(plan, load.astype(np.float64)),
         )
         sizes = self.graphs.sizes
         with device_errors():
@@ -180,7 +180,7 @@ class GpuSplitter:
         on_host: bool,
     ) -> Any:
         from eplb_np.dispatch.cuda_kernels import SPLIT_ROWS
-        from eplb_np.dispatch.cuda_steps import MOST_ROUNDS
+        from eplb_np.dispatch.cuda_rounds import MOST_ROUNDS
 
         sizes = self.graphs.sizes
         with device_errors():
@@ -290,7 +290,7 @@ def _own_stream(stream: Any) -> Any:
     return None if stream is None else as_stream(stream)
 
 
-def _expected_graph(plan: Plan, expected: NDArray[np.float64]) -> Any:
+def expected_graph(plan: Plan, expected: NDArray[np.float64]) -> Any:
     """Build the graphs of a plan, their forests by the best split of the expected load."""
     from eplb_np.dispatch.graph import build_graph
     from eplb_np.dispatch.split_cpu import make_split_scratch, split_layers

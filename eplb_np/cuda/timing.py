@@ -29,7 +29,12 @@ SHAPES = {
 }
 LARGEST_LOG2PHY = 1 << 28  # entries
 
-SPLIT_SHAPES = ("288 global 32", "288/8/4/32", "320 global 64")
+SPLIT_SHAPES = {
+    "288 global 32": DEPLOYMENTS["288 global 32"],
+    "288/8/4/32": DEPLOYMENTS["288/8/4/32"],
+    "320 global 64": DEPLOYMENTS["320 global 64"],
+    "360 global 72": DEPLOYMENTS["288 global 72"]._replace(num_replicas=360),
+}
 BATCH_TOKENS = 8 * 4096
 EXPERTS_OF_TOKEN = 8
 """Ids that `assign` is timed with: 4,096 tokens, 8 experts each."""
@@ -90,8 +95,8 @@ def print_split_times(say: Callable[[str], None], repeats: int) -> None:
         "| split | device, 58 layers | device, one layer | from Python, one layer | assign, device |"
     )
     say("|---|---|---|---|---|")
-    for name in SPLIT_SHAPES:
-        times = measure_splits(DEPLOYMENTS[name], repeats)
+    for name, shape in SPLIT_SHAPES.items():
+        times = measure_splits(shape, repeats)
         say(f"| {name} | " + " | ".join(f"{t:.1f}" for t in times) + " |")
 
 
@@ -124,7 +129,7 @@ def measure_splits(shape: Deployment, repeats: int) -> list[float]:
     quotas = [splitter.split_layer(0, row) for row in rows]
     table = cuda.to_device(plan.log2phy[0])
     slots = cuda.device_array(ids[0].shape, np.int64)
-    scratch = cuda.device_array(BATCH_TOKENS, np.int64)
+    scratch = cuda.device_array(2 * BATCH_TOKENS, np.int64)
 
     def assign_ids(i: int) -> None:
         assign(ids[i], quotas[i], table, out=slots, scratch=scratch)

@@ -1,7 +1,7 @@
 """The split and `assign` by the threads of a block.
 
-`cuda_steps` has the steps of the split; here the threads wait between them. Twin of
-`cuda_on_cpu`, which takes them one after the other.
+`cuda_steps` and `cuda_rounds` have the steps of the split; here the threads wait between them.
+Twin of `cuda_on_cpu`, which takes them one after the other.
 
 Letters of `assign`: n ids of E experts, in tiles, one or a few for each of C blocks.
 """
@@ -17,6 +17,16 @@ from eplb_np._cuda.team import Team
 from eplb_np._numba.indexing import at
 from eplb_np._numba.types import Int, Ints
 from eplb_np.dispatch.cuda_graph import RoundGraph, RoundSizes
+from eplb_np.dispatch.cuda_rounds import (
+    give_up,
+    list_unreached,
+    needed_step,
+    needed_time,
+    pass_on,
+    reach_experts,
+    reach_gpus,
+    start_round,
+)
 from eplb_np.dispatch.cuda_steps import (
     RoundScratch,
     add_outside,
@@ -24,17 +34,9 @@ from eplb_np.dispatch.cuda_steps import (
     bound_times,
     empty_forest,
     fill_level,
-    give_up,
     largest_step,
-    list_unreached,
-    needed_step,
-    needed_time,
-    pass_on,
-    reach_experts,
-    reach_gpus,
     read_counts,
     set_caps,
-    start_round,
     write_slots,
 )
 from eplb_np.maps.maps import EMPTY

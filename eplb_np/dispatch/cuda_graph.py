@@ -118,7 +118,7 @@ class RoundGraphs(NamedTuple):
     """The graphs of all layers: `carve_graph` views them."""
 
     sizes: RoundSizes
-    words: NDArray[np.int32]  # [L, graph_words(sizes)]
+    words: NDArray[Any]  # [L, graph_words(sizes)] int32
     doubles: NDArray[np.float64]  # [L, 2 D]
 
 

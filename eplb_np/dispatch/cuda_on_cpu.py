@@ -11,6 +11,16 @@ from eplb_np._numba.arrays import ints
 from eplb_np._numba.jit import entry, kernel
 from eplb_np._numba.types import Doubles, Int, Ints
 from eplb_np.dispatch.cuda_graph import RoundGraph, RoundSizes, carve_graph
+from eplb_np.dispatch.cuda_rounds import (
+    give_up,
+    list_unreached,
+    needed_step,
+    needed_time,
+    pass_on,
+    reach_experts,
+    reach_gpus,
+    start_round,
+)
 from eplb_np.dispatch.cuda_steps import (
     RoundScratch,
     add_outside,
@@ -19,18 +29,10 @@ from eplb_np.dispatch.cuda_steps import (
     carve_scratch,
     empty_forest,
     fill_level,
-    give_up,
     largest_step,
-    list_unreached,
-    needed_step,
-    needed_time,
-    pass_on,
-    reach_experts,
-    reach_gpus,
     read_counts,
     scratch_words,
     set_caps,
-    start_round,
     write_slots,
 )
 

@@ -8,7 +8,7 @@ from round_cases import case_of, round_cases, split
 from support import fewer, needs_jit
 
 import eplb_np
-from eplb_np.dispatch.cuda_steps import MOST_ROUNDS
+from eplb_np.dispatch.cuda_rounds import MOST_ROUNDS
 from eplb_np.dispatch.split_cpu import make_split_scratch, split_layers
 
 SIZES = {  # experts, replicas, GPUs, nodes, groups; rounds that were enough, a few more allowed
