@@ -52,7 +52,8 @@ class GpuSplitter:
     -----
     One block of threads splits one layer, in one launch. The split is exact: it does what can be
     done at once in rounds, and makes as many as the counts take. Splits of one splitter may run on
-    several streams at once, unless layers are too large for shared memory (about 1000 GPUs).
+    several streams at once, unless layers are too large for shared memory, as at 6144 global 1024;
+    then its splits share working memory.
     """
 
     def __init__(

@@ -230,6 +230,23 @@ def splits() -> None:
                 )
 
 
+def thread_counts() -> None:
+    """Splits and slots do not depend on how many threads a block has."""
+    threads = launch.SIMULATED_THREADS
+    for case in round_cases(6, 60, most_gpus=6):
+        splitter = cuda.GpuSplitter(case.plan, case.load)
+        counts = numba_cuda.to_device(case.counts)
+        ids = np.random.default_rng(0).integers(-1, case.counts.shape[1], (9, 3))
+        found = []
+        for launch.SIMULATED_THREADS in (threads, 8, 16):
+            quotas = splitter.split(counts, on_host=True)
+            log2phy = case.plan.log2phy[0]
+            found.append((quotas, cuda.assign(ids, quotas[0], log2phy, on_host=True)))
+        for other in found[1:]:
+            assert_same(other, found[0], "other threads")
+    launch.SIMULATED_THREADS = threads
+
+
 def split_arguments() -> None:
     """Results go where the caller says; what does not fit is refused."""
     plan = eplb_np.make_plan(LOAD, eplb_np.Topology(12, 16, 4))
