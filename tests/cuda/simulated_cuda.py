@@ -236,12 +236,14 @@ def thread_counts() -> None:
     for case in round_cases(6, 60, most_gpus=6):
         splitter = cuda.GpuSplitter(case.plan, case.load)
         counts = numba_cuda.to_device(case.counts)
-        ids = np.random.default_rng(0).integers(-1, case.counts.shape[1], (9, 3))
+        num_experts = case.counts.shape[1]
+        ids = np.random.default_rng(0).integers(-1, num_experts, (15, 3))
+        chosen = np.bincount(ids[ids >= 0], minlength=num_experts)
         found = []
         for launch.SIMULATED_THREADS in (threads, 8, 16):
-            quotas = splitter.split(counts, on_host=True)
-            log2phy = case.plan.log2phy[0]
-            found.append((quotas, cuda.assign(ids, quotas[0], log2phy, on_host=True)))
+            quotas = splitter.split_layer(0, chosen, on_host=True)
+            slots = cuda.assign(ids, quotas, case.plan.log2phy[0], on_host=True)
+            found.append((splitter.split(counts, on_host=True), slots))
         for other in found[1:]:
             assert_same(other, found[0], "other threads")
     launch.SIMULATED_THREADS = threads
