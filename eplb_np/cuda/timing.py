@@ -91,9 +91,7 @@ def measure(shape: Deployment, repeats: int) -> list[float | None]:
 def print_split_times(say: Callable[[str], None], repeats: int) -> None:
     """Print a table of median times of splits and of `assign`, in microseconds."""
     say("")
-    say(
-        "| split | device, 58 layers | device, one layer | from Python, one layer | assign, device |"
-    )
+    say("| split | 58 layers | one layer | from Python, one layer | assign, device |")
     say("|---|---|---|---|---|")
     for name, shape in SPLIT_SHAPES.items():
         times = measure_splits(shape, repeats)
