@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from eplb_np._cuda.device import numba_cuda
+from eplb_np._cuda.device import as_stream, numba_cuda, wait_for
 from eplb_np._cuda.dlpack import import_array
 
 
@@ -25,6 +25,39 @@ def take_array(array: Any, stream: Any, name: str) -> tuple[Any, int | None]:
     if interface is None:
         return None, None
     return numba_cuda().as_cuda_array(array, sync=False), interface.get("stream")
+
+
+def take_integers(
+    array: Any, stream: Any, name: str, shape: tuple[int | None, ...]
+) -> tuple[Any, Any]:
+    """Integers on the GPU as C-contiguous int64 or int32, and the stream on which they are ready.
+
+    None in a shape stands for any size. ``stream`` is Numba's, or None for the array's own. Arrays
+    from the host are copied to the GPU.
+    """
+    cuda = numba_cuda()
+    given, producer = take_array(array, stream, name)
+    own = as_stream(producer) if stream is None else stream
+    if given is None:
+        given = np.asarray(array)
+    elif stream is not None and producer is not None:
+        wait_for(producer, own)
+    fits = len(given.shape) == len(shape) and all(
+        wanted is None or size == wanted for size, wanted in zip(given.shape, shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} has shape {tuple(given.shape)}: give [{wanted}]")
+    on_host = isinstance(given, np.ndarray)
+    if on_host and given.dtype.kind in "biu":
+        dtype = np.int32 if given.dtype == np.int32 else np.int64
+        given = cuda.to_device(np.ascontiguousarray(given, dtype), stream=own)
+    if given.dtype not in (np.int64, np.int32) or not given.is_c_contiguous():
+        raise ValueError(
+            f"{name} has dtype {given.dtype}{'' if on_host else ' or gaps in memory'}: give "
+            "C-contiguous int64 or int32"
+        )
+    return given, own
 
 
 def to_host(array: Any, stream: Any) -> NDArray[Any]:

@@ -6,6 +6,8 @@
     Code that kernels call.
 ``sync``
     Barrier of the block's threads: after it, all of them see what any wrote before it.
+``any_of_block``
+    The same, and all of them learn whether any of them came with a True.
 
 No ``fastmath``: divisions follow IEEE. The compiler may still fuse a product and a sum into one
 operation with one rounding, and not all implementations have a flag against it. So no kernel adds
@@ -21,6 +23,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from numba import cuda
 
 from eplb_np._cuda.device import simulated
@@ -51,6 +54,10 @@ if simulated():
         """Wait for the block's other threads."""
         cast(Any, threading.current_thread()).syncthreads()
 
+    def any_of_block(own: bool) -> bool:
+        """Wait for the block's other threads; tell whether any of them has a True."""
+        return bool(cast(Any, threading.current_thread()).syncthreads_or(own))
+
 else:
 
     def device(function: F) -> F:
@@ -61,3 +68,8 @@ else:
     def sync() -> None:
         """Wait for the block's other threads."""
         cuda.syncthreads()
+
+    @device
+    def any_of_block(own: bool) -> bool:
+        """Wait for the block's other threads; tell whether any of them has a True."""
+        return bool(cuda.syncthreads_or(np.int32(own)) != 0)

@@ -58,12 +58,12 @@ def launch(
     if scratch is None:
         scratch = numba_cuda().device_array(shape, np.int64, stream=stream)
     else:
-        scratch = _as_scratch(scratch, *shape)
+        scratch = as_scratch(scratch, *shape)
     views = scratch, scratch.view(np.int32), scratch.view(np.float32)
     configured(forms.large, grid, threads, stream)(*args, *views)
 
 
-def _as_scratch(scratch: Any, blocks: int, words: int) -> Any:
+def as_scratch(scratch: Any, blocks: int, words: int) -> Any:
     """Working memory that the caller passed in, as one row per block."""
     wanted = f"give [{blocks * words}] int64 on the GPU"
     if not hasattr(scratch, "__cuda_ndarray__"):

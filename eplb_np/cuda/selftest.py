@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 from eplb_np import __version__, cuda, published
 from eplb_np._cuda import launch
 from eplb_np._cuda.device import DeviceError, require_device, simulated
-from eplb_np.cuda.timing import print_times
+from eplb_np.cuda.timing import print_split_times, print_times
+from eplb_np.dispatch.cuda_on_cpu import split_in_rounds
+from eplb_np.dispatch.cuda_rounds import MOST_ROUNDS
+from eplb_np.planning import make_plan
 from eplb_np.workloads.deployments import DEPLOYMENTS, Deployment
 
 Loads = NDArray[np.float32]
@@ -87,6 +90,42 @@ def check_shape(loads: Loads, shape: Deployment) -> list[str]:
     return wrong
 
 
+def check_dispatch(loads: Loads, shape: Deployment, rng: np.random.Generator) -> list[str]:
+    """Names of the functions that split a batch otherwise than the CPU does."""
+    wrong = []
+    plan = make_plan(loads, shape.topology)
+    splitter = cuda.GpuSplitter(plan, loads)
+    scale = 1e4 / max(float(loads.max()), 1e-9)
+    counts = rng.poisson(loads * scale * rng.lognormal(0.0, 0.5, loads.shape))
+    expected = np.empty(plan.phy2log.shape, np.int64)
+    done = np.empty((len(counts), 3), np.int64)
+    split_in_rounds(counts, *splitter.graphs, MOST_ROUNDS, expected, done)
+    if not same([splitter.split(counts, on_host=True)], [expected]):
+        wrong.append("GpuSplitter.split")
+    layer = int(rng.integers(len(counts)))
+    if not same([splitter.split_layer(layer, counts[layer], on_host=True)], [expected[layer]]):
+        wrong.append("GpuSplitter.split_layer")
+    num_ids = int(rng.integers(1, 40 if simulated() else 20_000))
+    ids = rng.integers(-1, shape.num_experts, (num_ids, int(rng.integers(1, 9))))
+    chosen = np.bincount(ids[ids >= 0], minlength=shape.num_experts)[None]
+    quotas = splitter.split_layer(layer, chosen[0], on_host=True)
+    slots = cuda.assign(ids, quotas, plan.log2phy[layer], on_host=True)
+    if not same([slots], [assign_in_order(ids, quotas, plan.log2phy[layer])]):
+        wrong.append("assign")
+    return wrong
+
+
+def assign_in_order(
+    ids: NDArray[Any], quotas: NDArray[np.int64], log2phy: NDArray[Any]
+) -> NDArray[Any]:
+    """What `eplb_np.cuda.assign` does, if the quotas add up to the ids."""
+    slots = np.full(ids.size, -1, ids.dtype)
+    by_expert = np.argsort(ids, axis=None, kind="stable")[np.count_nonzero(ids < 0) :]
+    in_order = log2phy[log2phy >= 0]
+    slots[by_expert] = np.repeat(in_order, quotas[in_order])
+    return slots.reshape(ids.shape)
+
+
 def same(on_gpu: Sequence[NDArray[Any]], on_cpu: Sequence[NDArray[Any]]) -> bool:
     """Whether all arrays have the same shape and bytes."""
     return all(
@@ -101,7 +140,7 @@ def check(cases: Iterator[tuple[int, str, Deployment]], seed: int) -> int:
     for case, kind, shape in cases:
         rng = np.random.default_rng([seed, case, 1])
         loads = KINDS_OF_LOADS[kind](rng, shape[:2]).astype(np.float32)
-        for name in check_shape(loads, shape):
+        for name in (*check_shape(loads, shape), *check_dispatch(loads, shape, rng)):
             failures += 1
             say(f"WRONG: {name} of case {case} (seed {seed}, {kind}): {shape}")
     return failures
@@ -140,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{len(REAL)} real shapes: {real_failures} results differ from the CPU's")
         failures += real_failures
         print_times(say, options.repeats)
+        print_split_times(say, options.repeats)
     return 1 if failures else 0
 
 

@@ -1,4 +1,4 @@
-"""Times of plans on a GPU, measured by CUDA events and by the host's clock."""
+"""Times of plans and splits on a GPU, measured by CUDA events and by the host's clock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from eplb_np._cuda.device import require_device
 from eplb_np._cuda.launch import configured
 from eplb_np.cuda.planning import rebalance_experts, rebalance_experts_hierarchical
+from eplb_np.cuda.splitting import GpuSplitter, assign
 from eplb_np.planning import make_plan
 from eplb_np.workloads.deployments import DEPLOYMENTS, Deployment
 
@@ -27,6 +28,16 @@ SHAPES = {
     "64 x 4096, 6144 global 1024": DEPLOYMENTS["6144 global 1024"],
 }
 LARGEST_LOG2PHY = 1 << 28  # entries
+
+SPLIT_SHAPES = {
+    "288 global 32": DEPLOYMENTS["288 global 32"],
+    "288/8/4/32": DEPLOYMENTS["288/8/4/32"],
+    "320 global 64": DEPLOYMENTS["320 global 64"],
+    "360 global 72": DEPLOYMENTS["288 global 72"]._replace(num_replicas=360),
+}
+BATCH_TOKENS = 8 * 4096
+EXPERTS_OF_TOKEN = 8
+"""Ids that `assign` is timed with: 4,096 tokens, 8 experts each."""
 
 
 def print_times(say: Callable[[str], None], repeats: int) -> None:
@@ -75,6 +86,58 @@ def measure(shape: Deployment, repeats: int) -> list[float | None]:
 
     times[3] = host_time(lambda i: make_plan(host[i], shape.topology, device="cuda"), repeats)
     return times
+
+
+def print_split_times(say: Callable[[str], None], repeats: int) -> None:
+    """Print a table of median times of splits and of `assign`, in microseconds."""
+    say("")
+    say("| split | 58 layers | one layer | from Python, one layer | assign, device |")
+    say("|---|---|---|---|---|")
+    for name, shape in SPLIT_SHAPES.items():
+        times = measure_splits(shape, repeats)
+        say(f"| {name} | " + " | ".join(f"{t:.1f}" for t in times) + " |")
+
+
+def measure_splits(shape: Deployment, repeats: int) -> list[float]:
+    """Median microseconds for one shape, one number per column of the table.
+
+    Batches are drawn around the load that the plan was made from, as decode batches are.
+    """
+    cuda = require_device()
+    rng = np.random.default_rng(0)
+    load = rng.lognormal(6.0, 1.0, (shape.num_layers, shape.num_experts))
+    plan = make_plan(load, shape.topology, policy="refined")
+    splitter = GpuSplitter(plan, load)
+    share = load / load.sum(axis=1, keepdims=True)
+    drawn = [rng.gamma(9_500 * share) for _ in range(DIFFERENT_LOADS)]
+    host = [rng.multinomial(BATCH_TOKENS, d / d.sum(axis=1, keepdims=True)) for d in drawn]
+    counts = [cuda.to_device(batch) for batch in host]
+    rows = [cuda.to_device(batch[0]) for batch in host]
+    slot_load = cuda.device_array(plan.phy2log.shape, np.int64)
+    row_load = cuda.device_array(plan.phy2log.shape[1], np.int64)
+
+    def split(i: int) -> None:
+        splitter.split(counts[i], out=slot_load)
+
+    def split_layer(i: int) -> None:
+        splitter.split_layer(0, rows[i], out=row_load)
+
+    routed = [rng.permutation(np.repeat(np.arange(shape.num_experts), b[0])) for b in host]
+    ids = [cuda.to_device(r.reshape(-1, EXPERTS_OF_TOKEN)) for r in routed]
+    quotas = [splitter.split_layer(0, row) for row in rows]
+    table = cuda.to_device(plan.log2phy[0])
+    slots = cuda.device_array(ids[0].shape, np.int64)
+    scratch = cuda.device_array(2 * BATCH_TOKENS, np.int64)
+
+    def assign_ids(i: int) -> None:
+        assign(ids[i], quotas[i], table, out=slots, scratch=scratch)
+
+    return [
+        device_time(split, repeats),
+        device_time(split_layer, repeats),
+        host_time(split_layer, repeats),
+        device_time(assign_ids, repeats),
+    ]
 
 
 def device_time(work: Callable[[int], None], repeats: int) -> float:

@@ -18,6 +18,9 @@ from numba import cuda, types
 from numba.cuda.cudadrv import error as driver_errors
 
 from eplb_np._loads import cuda as loads
+from eplb_np.dispatch import cuda as dispatch
+from eplb_np.dispatch import cuda_graph
+from eplb_np.dispatch import cuda_kernels as dispatch_kernels
 from eplb_np.maps import cuda as maps
 from eplb_np.stages import cuda_kernels as kernels
 from eplb_np.stages.hierarchy import cuda as hierarchy
@@ -36,23 +39,31 @@ MISSING = tuple(
 KERNELS = (
     kernels.plan_slots, kernels.plan_slots_large, kernels.plan_maps, kernels.plan_maps_large,
     kernels.replicate_rows, kernels.replicate_rows_large, kernels.pack_rows,
-    kernels.pack_rows_large, maps.fill_log2phy,
+    kernels.pack_rows_large, maps.fill_log2phy, dispatch_kernels.split_rows,
+    dispatch_kernels.split_rows_large, dispatch_kernels.number_tiles,
+    dispatch_kernels.assign_tiles,
 )  # fmt: skip
-SIZES = (hierarchy.PlanSizes, packing.PackingSizes, replication.ReplicationSizes)
+SIZES = (
+    hierarchy.PlanSizes, packing.PackingSizes, replication.ReplicationSizes,
+    cuda_graph.RoundSizes, dispatch.Tiles,
+)  # fmt: skip
+NARROW = {"doubtful", "ints", "graph_words", "turn", "chosen"}  # int32 whatever the results are
+ONE_AXIS = {"doubtful", "ids", "turn", "quotas", "slots"}
 
 
-def argument_type(name: str, annotation: str, integer: Any) -> Any:
-    if name == "sizes":
+def argument_type(kernel: str, name: str, annotation: str, integer: Any) -> Any:
+    if name in ("sizes", "tiles"):
         sizes = next(sizes for sizes in SIZES if sizes.__name__ == annotation)
         kinds = sizes.__annotations__.values()
         fields = [types.boolean if "bool" in str(kind) else types.int64 for kind in kinds]
         return types.NamedTuple(fields, sizes)
-    dtypes = {"Floats": types.float32, "Ints": integer}
-    dtypes |= {"words": types.int64, "ints": types.int32, "doubtful": types.int32}
+    dtypes = {"Floats": types.float32, "Doubles": types.float64, "Ints": integer}
+    dtypes |= {"words": types.int64} | dict.fromkeys(NARROW, types.int32)
     dtype = dtypes.get(name) or dtypes.get(annotation)
     if dtype is None:
         return {"bool": types.boolean, "Int": types.int64}[annotation]
-    return types.Array(dtype, {"log2phy": 3, "doubtful": 1}.get(name, 2), "C")
+    axes = 1 if name in ONE_AXIS else 2 + (name == "log2phy" and kernel != "assign_tiles")
+    return types.Array(dtype, axes, "C")
 
 
 def compiled(kernel: Any, signature: list[Any]) -> dict[str, str]:
@@ -70,8 +81,9 @@ def every_kernel() -> dict[str, dict[str, str]]:
     for kernel in KERNELS:
         name = kernel.py_func.__name__
         parameters = inspect.signature(kernel.py_func).parameters.values()
-        for integer in (types.int64, types.int32) if name == "plan_maps" else (types.int64,):
-            signature = [argument_type(p.name, p.annotation, integer) for p in parameters]
+        both = name in ("plan_maps", "split_rows", "assign_tiles")
+        for integer in (types.int64, types.int32) if both else (types.int64,):
+            signature = [argument_type(name, p.name, p.annotation, integer) for p in parameters]
             everything[f"{name}({integer})"] = compiled(kernel, signature)
     weight = types.Array(types.float32, 2, "C")
     everything["find_doubtful_rows"] = compiled(
@@ -83,7 +95,10 @@ def every_kernel() -> dict[str, dict[str, str]]:
 
 
 def products_that_are_added(ptx: str) -> list[str]:
-    """Products of floats that go anywhere but to memory: they could be fused with a sum."""
+    """Products of floats that go to a sum or further: they could be fused with it.
+
+    Those that go to memory, or to a comparison, are rounded first.
+    """
     lines = ptx.splitlines()
     wrong = []
     for line in lines:
@@ -91,7 +106,7 @@ def products_that_are_added(ptx: str) -> list[str]:
         if product:
             register = re.compile(rf"{re.escape(product[1])}\b")
             uses = [other for other in lines if register.search(other) and other is not line]
-            wrong += [use for use in uses if not use.lstrip().startswith("st.")]
+            wrong += [use for use in uses if not use.lstrip().startswith(("st.", "setp."))]
     return wrong
 
 

@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import naive
+import naive_split
 import numpy as np
 from cases import PRECISION_CASES, packing_cases, random_cases, replication_cases
 from numba import cuda as numba_cuda
+from round_cases import round_cases, split
 from support import assert_same, refused
 
 import eplb_np
 from eplb_np import cuda
 from eplb_np._cuda import launch
+from eplb_np.cuda import splitting
 from eplb_np.stages.sorting import cuda as sorting
 
 LOADS_AND_LAYOUTS = 13  # in as many cases, every kind of load and every layout occurs
@@ -207,6 +210,111 @@ def plan_objects() -> None:
     assert plan == eplb_np.make_plan(windows, topology)
     refined = eplb_np.make_plan(LOAD, topology, policy="refined", device="auto")
     assert (refined.device, on_cpu.device) == ("cpu", "cpu")
+
+
+def splits() -> None:
+    """All layers, and one of them, as the same steps give on the CPU."""
+    for number, case in enumerate(round_cases(25, 58, most_gpus=6)):
+        splitter = cuda.GpuSplitter(case.plan, case.load)
+        expected, _ = split(case._replace(rounds=splitter.graphs))
+        counts = numba_cuda.to_device(case.counts)
+        assert_same([splitter.split(counts, on_host=True)], [expected], f"case {number}")
+        if number % 5 == 0:
+            layer = numba_cuda.to_device(case.counts[1].astype(np.int32))
+            one = splitter.split_layer(1, layer, on_host=True)
+            assert_same([one], [expected[1]], f"case {number}, one layer")
+            with in_global_memory():
+                large = cuda.GpuSplitter(case.plan, case.load)
+                assert_same(
+                    [large.split(counts, on_host=True)], [expected], f"case {number}, large"
+                )
+
+
+def thread_counts() -> None:
+    """Splits and slots do not depend on how many threads a block has."""
+    threads = launch.SIMULATED_THREADS
+    for case in round_cases(6, 60, most_gpus=6):
+        splitter = cuda.GpuSplitter(case.plan, case.load)
+        counts = numba_cuda.to_device(case.counts)
+        num_experts = case.counts.shape[1]
+        ids = np.random.default_rng(0).integers(-1, num_experts, (15, 3))
+        chosen = np.bincount(ids[ids >= 0], minlength=num_experts)
+        found = []
+        for launch.SIMULATED_THREADS in (threads, 8, 16):
+            quotas = splitter.split_layer(0, chosen, on_host=True)
+            slots = cuda.assign(ids, quotas, case.plan.log2phy[0], on_host=True)
+            found.append((splitter.split(counts, on_host=True), slots))
+        for other in found[1:]:
+            assert_same(other, found[0], "other threads")
+    launch.SIMULATED_THREADS = threads
+
+
+def split_arguments() -> None:
+    """Results go where the caller says; what does not fit is refused."""
+    plan = eplb_np.make_plan(LOAD, eplb_np.Topology(12, 16, 4))
+    splitter = cuda.GpuSplitter(plan)
+    counts = numba_cuda.to_device(LOAD.astype(np.int64))
+    out = numba_cuda.device_array((2, 16), np.int32)
+    assert splitter.split(counts, out=out) is out
+    expected = splitter.split(LOAD.astype(np.int32), on_host=True)
+    assert (expected.sum(axis=1) == LOAD.sum(axis=1)).all()
+    assert_same([out.copy_to_host()], [expected.astype(np.int32)], "out")
+    row = numba_cuda.device_array(16, np.int64)
+    assert splitter.split_layer(1, counts[1], out=row) is row
+    assert_same([row.copy_to_host()], [expected[1]], "out of a layer")
+
+    with refused("counts has shape (2, 11)", "[2, 12]"):
+        splitter.split(counts[:, :11])
+    with refused("counts has dtype float64", "int64 or int32"):
+        splitter.split(LOAD)
+    with refused("counts has dtype float32", "int64 or int32"):
+        splitter.split(numba_cuda.to_device(LOAD.astype(np.float32)))
+    with refused("out's slot_load has shape (16,)", "(2, 16)"):
+        splitter.split(counts, out=row)
+    with refused("layer=2"):
+        splitter.split_layer(2, counts[0])
+    with refused("expected has shape (1, 12)", "(2, 12)"):
+        cuda.GpuSplitter(plan, LOAD[:1])
+    with refused("plan must be a Plan"):
+        cuda.GpuSplitter(LOAD)
+    # Counts that nothing checks make a split of no value, but the kernel ends.
+    assert splitter.split(numba_cuda.to_device(-LOAD.astype(np.int64))).shape == (2, 16)
+
+
+def assigned() -> None:
+    """Each id's slot, with ids of several blocks and tiles, padding, and quotas that fall short."""
+    for case, most_blocks in ((0, 32), (1, 3), (2, 1), (3, 4), (4, 2)):
+        rng = np.random.default_rng([59, case])
+        topology = eplb_np.Topology(5, 9, 3)
+        log2phy = eplb_np.make_plan(rng.lognormal(size=(1, 5)), topology).log2phy[0]
+        ids = rng.integers(-1, 6, (int(rng.integers(5, 25)), 3))
+        if case == 4:
+            ids = np.minimum(ids, 1)  # many alike in a tile
+        quotas = np.zeros(9, np.int64)
+        for e in ids[(ids >= 0) & (ids < 5)]:
+            quotas[rng.choice(log2phy[e][log2phy[e] >= 0])] += 1
+        quotas[log2phy[0][0]] -= case == 3
+        splitting.MOST_BLOCKS_OF_IDS = most_blocks
+        for dtype in (np.int64, np.int32):
+            given = ids.astype(dtype)
+            expected = naive_split.assign(given, quotas, log2phy)
+            slots = cuda.assign(given, quotas, log2phy, on_host=True)
+            assert_same([slots], [expected], f"case {case}")
+    splitting.MOST_BLOCKS_OF_IDS = 32
+
+    arrays = [numba_cuda.to_device(a) for a in (ids, quotas, log2phy)]
+    out = numba_cuda.device_array(ids.shape, np.int32)
+    scratch = numba_cuda.device_array(1000, np.int64)
+    assert cuda.assign(*arrays, out=out, scratch=scratch) is out
+    expected = naive_split.assign(ids, quotas, log2phy)
+    assert_same([out.copy_to_host()], [expected.astype(np.int32)], "out")
+    assert cuda.assign(ids[:0], quotas, log2phy).shape == (0, 3)
+    with refused("scratch has shape (2,)", "int64 on the GPU"):
+        cuda.assign(*arrays, scratch=scratch[:2])
+    with refused("topk_ids has shape (3,)", "[any, any]"):
+        cuda.assign(ids[0], quotas, log2phy)
+    with refused("quotas has dtype float64", "int64 or int32"):
+        cuda.assign(ids, quotas.astype(float), log2phy)
 
 
 def selftest() -> None:

@@ -9,7 +9,8 @@ pytestmark = pytest.mark.same_without_jit
 
 CHECKS = [
     "packing", "replication", "hybrid", "deepseek", "hierarchical", "large_rows", "many_keys",
-    "real_layers", "arrays_on_the_gpu", "output_buffers", "bad_input", "plan_objects", "selftest",
+    "real_layers", "arrays_on_the_gpu", "output_buffers", "bad_input", "plan_objects", "splits",
+    "split_arguments", "thread_counts", "assigned", "selftest",
 ]  # fmt: skip
 
 
