@@ -20,11 +20,11 @@ from ablation import read_or_make
 from numpy.typing import NDArray
 
 import eplb_np
-from eplb_np.cuda.splitting import expected_graph
 from eplb_np.dispatch.cuda_graph import build_round_graphs
 from eplb_np.dispatch.cuda_on_cpu import split_in_rounds
 from eplb_np.dispatch.cuda_rounds import MOST_ROUNDS
 from eplb_np.dispatch.split_cpu import make_split_scratch, split_layers
+from eplb_np.dispatch.splitter import Splitter
 
 SHAPES = {  # replicas, GPUs, nodes, groups
     "288/8/4/32": (288, 32, 4, 8),
@@ -61,7 +61,7 @@ def main(paths: Sequence[str]) -> None:
             plan = eplb_np.make_plan(
                 expected, eplb_np.Topology(load.shape[1], *shape), policy="refined"
             )
-            graph = expected_graph(plan, expected.astype(np.float64))
+            graph = Splitter(plan, expected).graph
             gpus = plan.topology.gpus
             rounds = build_round_graphs(plan.phy2log.astype(np.int64), gpus.first_slot, graph)
             scratch = make_split_scratch(graph, np.int64)
@@ -69,7 +69,7 @@ def main(paths: Sequence[str]) -> None:
             slot_load = np.zeros(plan.phy2log.shape, np.int64)
             done = np.zeros((len(load), 3), np.int64)
             for counts in windows(load, 16, kind, rng):
-                split_layers(graph, counts, scratch, slot_load)
+                split_layers(graph, 0, counts, scratch, slot_load)
                 best.append(largest(plan, slot_load))
                 for most in ROUNDS:
                     split_in_rounds(counts, *rounds, most, slot_load, done)

@@ -118,7 +118,7 @@ def check_dispatch(loads: Loads, shape: Deployment, rng: np.random.Generator) ->
 def assign_in_order(
     ids: NDArray[Any], quotas: NDArray[np.int64], log2phy: NDArray[Any]
 ) -> NDArray[Any]:
-    """What `eplb_np.cuda.assign` does, if the quotas add up to the ids."""
+    """Assign slots as `eplb_np.cuda.assign` does, if the quotas add up to the ids."""
     slots = np.full(ids.size, -1, ids.dtype)
     by_expert = np.argsort(ids, axis=None, kind="stable")[np.count_nonzero(ids < 0) :]
     in_order = log2phy[log2phy >= 0]

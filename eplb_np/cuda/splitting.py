@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from eplb_np._arguments import as_size, check_is
 from eplb_np._cuda import launch
@@ -13,6 +13,7 @@ from eplb_np._cuda.arrays import output_arrays, place, take_integers
 from eplb_np._cuda.device import as_stream, device_errors, require_device
 from eplb_np._cuda.launch import choose_threads, configured
 from eplb_np._loads.host import as_load
+from eplb_np.dispatch.splitter import Splitter
 from eplb_np.plan import Plan
 
 MOST_BLOCKS_OF_IDS = 32
@@ -74,7 +75,7 @@ class GpuSplitter:
         self.graphs = build_round_graphs(
             plan.phy2log.astype(np.int64, copy=False),
             plan.topology.gpus.first_slot,
-            expected_graph(plan, load.astype(np.float64)),
+            Splitter(plan, load).graph,
         )
         sizes = self.graphs.sizes
         with device_errors():
@@ -289,19 +290,3 @@ def assign(
 
 def _own_stream(stream: Any) -> Any:
     return None if stream is None else as_stream(stream)
-
-
-def expected_graph(plan: Plan, expected: NDArray[np.float64]) -> Any:
-    """Build the graphs of a plan, their forests by the best split of the expected load."""
-    from eplb_np.dispatch.graph import build_graph
-    from eplb_np.dispatch.split_cpu import make_split_scratch, split_layers
-    from eplb_np.metrics import replica_load
-
-    phy2log = plan.phy2log.astype(np.int64, copy=False)
-    logcnt = plan.logcnt.astype(np.int64, copy=False)
-    slot_load = np.zeros(phy2log.shape)
-    graph = build_graph(
-        phy2log, logcnt, plan.topology.gpus, replica_load(phy2log, logcnt, expected)
-    )
-    split_layers(graph, expected, make_split_scratch(graph, np.float64), slot_load)
-    return build_graph(phy2log, logcnt, plan.topology.gpus, slot_load)

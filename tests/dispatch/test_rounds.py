@@ -21,7 +21,7 @@ SIZES = {  # experts, replicas, GPUs, nodes, groups; rounds that were enough, a 
 
 def exact(case, counts):
     slot_load = np.zeros(case.plan.phy2log.shape, np.int64)
-    split_layers(case.graph, counts, make_split_scratch(case.graph, np.int64), slot_load)
+    split_layers(case.graph, 0, counts, make_split_scratch(case.graph, np.int64), slot_load)
     return slot_load
 
 
