@@ -11,7 +11,9 @@ as small as it gets. One file for each part:
 ``flows``      the best split of every drawn load, repaired after each move
 ``cuts``       sets of GPUs that bound the time from below, so that few moves are solved
 ``moves``      which move to try next
+``parts``      another start, where some GPUs cannot be connected
 ``search``     hill climbing over moves
+``layers``     one layer after another
 ``planner``    all layers, shared out to threads
 =============  ====================================================================
 """

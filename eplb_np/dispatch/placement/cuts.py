@@ -5,8 +5,7 @@ load over the speed of the set is a lower bound on the time, and the best such b
 time itself. Sets that were binding once are kept. When a move is tried, only what its two experts
 add to a set, or take from it, has to be counted: most moves are refused without a split.
 
-The first sets are *floors*: the GPUs of a node, all of which a split can do no better than fill
-evenly.
+The first sets are *floors*, of which no move can take anything: the GPUs of a node.
 
 Letters: E logical experts, D GPUs, S samples, K sets.
 """
@@ -15,7 +14,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from eplb_np._numba.jit import kernel
+from eplb_np._numba.arrays import double_table, doubles, int_table, ints
+from eplb_np._numba.jit import allocator, kernel
 from eplb_np._numba.types import Doubles, Int, Ints
 from eplb_np.dispatch.placement.layer import FIRST, GAINS, LOSES, REASSIGN, SECOND, Layer
 
@@ -37,6 +37,21 @@ class Cuts(NamedTuple):
 
 SETS, FLOORS, NEXT = 0, 1, 2
 
+MOST_SETS = 64
+"""Sets that are kept besides the floors. With 16, balancedness at 320 replicas on 64 GPUs was 0.002
+less in as much time; 128 took 15 % longer and gained nothing."""
+
+
+@allocator
+def make_cuts(num_gpus: Int, num_experts: Int, num_samples: Int) -> Cuts:
+    """Allocate `Cuts`."""
+    num_sets = MOST_SETS + num_gpus
+    return Cuts(
+        int_table(num_gpus + 1, num_sets), int_table(num_experts, num_sets),
+        double_table(num_sets, num_samples), doubles(num_sets), ints(num_sets), ints(num_gpus),
+        ints(num_samples), doubles(num_sets), doubles(num_sets), ints(3),
+    )  # fmt: skip
+
 
 @kernel
 def add_set(cuts: Cuts, layer: Layer, sample: Doubles, member: Ints, size: Int) -> None:
@@ -48,12 +63,12 @@ def add_set(cuts: Cuts, layer: Layer, sample: Doubles, member: Ints, size: Int) 
         if cuts.key[k] == key:
             return
     k = cuts.number[SETS]
-    if k < cuts.key.shape[0]:
+    if k < cuts.number[FLOORS] + MOST_SETS:
         cuts.number[SETS] += 1
     else:
         k = cuts.number[NEXT]
         cuts.number[NEXT] += 1
-        if cuts.number[NEXT] == cuts.key.shape[0]:
+        if cuts.number[NEXT] == cuts.number[SETS]:
             cuts.number[NEXT] = cuts.number[FLOORS]
     cuts.key[k] = key
     num_gpus = cuts.gpu_key.shape[0]

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from eplb_np._numba.jit import kernel
+import numpy as np
+
+from eplb_np._numba.arrays import doubles, int_table, ints
+from eplb_np._numba.jit import allocator, kernel
 from eplb_np._numba.types import Doubles, Int, Ints
 from eplb_np.dispatch.placement.layer import FIRST, GAINS, LOSES, REASSIGN, SECOND, Layer
 
@@ -25,6 +28,9 @@ BELOW = 1e-12
 DUST = 1e-13
 """A flow that is not larger than this is zero. GPUs have a load of about 1."""
 
+SOLVE_WORK = 20
+"""Work of a solve without any search, in GPUs that a search visits."""
+
 
 class Flows(NamedTuple):
     """The splits of all samples, twice: those of the plan, and those of a plan that is tried."""
@@ -34,7 +40,6 @@ class Flows(NamedTuple):
     side: Ints  # [S], which of the two is the plan's
     time: Doubles  # [S], longest time of the plan's
     trial: Doubles  # [S], of the one that is tried, or a bound on it
-    order: Ints  # [S], in which samples are solved: the one that refused last comes first
     speed: Doubles  # [D]
     seen: Ints  # [D], number of the last search that saw the GPU
     seen_expert: Ints  # [E]
@@ -43,10 +48,22 @@ class Flows(NamedTuple):
     queue: Ints  # [D], GPUs seen
     stuck: Ints  # [S, D], GPUs that raised the time last when a sample was solved
     num_stuck: Ints  # [S], their number, 0 if the bound was tight
-    number: Ints  # [2], see the indices below
+    number: Ints  # [3], see the indices below
 
 
-SEARCHES, NUM_SEEN = 0, 1
+SEARCHES, NUM_SEEN, WORK = 0, 1, 2
+
+
+@allocator
+def make_flows(num_slots: Int, num_gpus: Int, num_experts: Int, num_samples: Int) -> Flows:
+    """Allocate `Flows`."""
+    return Flows(
+        np.zeros((2, num_samples, num_slots)), np.zeros((2, num_samples, num_gpus)),
+        ints(num_samples), doubles(num_samples), doubles(num_samples), doubles(num_gpus),
+        np.zeros(num_gpus, np.int64), np.zeros(num_experts, np.int64), ints(num_gpus),
+        ints(num_gpus), ints(num_gpus), int_table(num_samples, num_gpus), ints(num_samples),
+        np.zeros(3, np.int64),
+    )  # fmt: skip
 
 
 @kernel
@@ -108,6 +125,7 @@ def solve(flows: Flows, layer: Layer, s: Int, side: Int, bound: float, most: flo
     """
     load, speed = flows.load[side, s], flows.speed
     flows.num_stuck[s] = 0
+    flows.number[WORK] += SOLVE_WORK
     time = bound
     for g in range(load.shape[0]):
         while load[g] > time * speed[g] * (1.0 + ABOVE):
@@ -150,6 +168,7 @@ def _relieve(flows: Flows, layer: Layer, s: Int, side: Int, start: Int, time: fl
     while head < tail:
         g = queue[head]
         head += 1
+        flows.number[WORK] += 1
         for source in range(layer.first[g], layer.first[g + 1]):
             if not flow[source] > DUST:
                 continue

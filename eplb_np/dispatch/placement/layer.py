@@ -27,7 +27,7 @@ class Layer(NamedTuple):
 
     gpu: Ints  # [P], GPU of each slot; slots of a GPU follow each other
     first: Ints  # [D + 1], first slot of each GPU, then P
-    node: Ints  # [D], replicas stay on their node
+    node: Ints  # [D], lowest GPU of its node; replicas stay on their node
     slowness: Doubles  # [D]
     expert: Ints  # [P], expert in each slot
     logcnt: Ints  # [E], replicas of each expert
@@ -118,7 +118,7 @@ def make_move(layer: Layer, move: Ints) -> None:
     if a == REASSIGN:
         _reassign(layer, b, move[GAINS], move[LOSES])
     else:
-        _swap(layer, a, b)
+        swap_slots(layer, a, b)
 
 
 @kernel
@@ -128,11 +128,12 @@ def undo_move(layer: Layer, move: Ints) -> None:
     if a == REASSIGN:
         _reassign(layer, b, move[LOSES], move[GAINS])
     else:
-        _swap(layer, a, b)
+        swap_slots(layer, a, b)
 
 
 @kernel
-def _swap(layer: Layer, a: Int, b: Int) -> None:
+def swap_slots(layer: Layer, a: Int, b: Int) -> None:
+    """Swap what two slots hold."""
     x, y = layer.expert[a], layer.expert[b]
     change = layer.weight[x] / layer.logcnt[x] - layer.weight[y] / layer.logcnt[y]
     layer.even[layer.gpu[a]] -= change

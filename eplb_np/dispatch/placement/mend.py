@@ -10,6 +10,7 @@ from typing import NamedTuple
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Bools, Int, Ints
 from eplb_np.dispatch.placement.cuts import bound_move
+from eplb_np.dispatch.placement.flows import WORK
 from eplb_np.dispatch.placement.layer import (
     FIRST,
     GAINS,
@@ -23,7 +24,7 @@ from eplb_np.dispatch.placement.layer import (
 from eplb_np.dispatch.placement.moves import propose
 from eplb_np.dispatch.placement.search import (
     LEAST_GAIN,
-    SOLVE_WORK,
+    PROPOSAL_WORK,
     Search,
     accept,
     keep_stuck,
@@ -54,7 +55,7 @@ def mend(
     """
     num_samples = search.sample.shape[1]
     while work > 0 and sum_of(search.excess) > tolerance * num_samples:
-        work -= 1
+        work -= PROPOSAL_WORK
         if not propose(search.layer, search.cuts, search.excess, search.state, search.move):
             continue
         there, here = _extra_fetches(search.layer, search.move, fetches)
@@ -67,15 +68,16 @@ def mend(
         if bound >= most:
             continue
         make_move(search.layer, search.move)
-        solved, tried = solve_all(search, bound, most)
-        work -= SOLVE_WORK * solved
+        done = search.flows.number[WORK]
+        tried = solve_all(search, bound, most)
+        work -= search.flows.number[WORK] - done
         undo_move(search.layer, search.move)
         if tried < most:
             total = tried
             _charge(search.layer, search.move, there, here, fetches)
             accept(search)
         else:
-            keep_stuck(search, search.flows.order[0])
+            keep_stuck(search, search.last[0])
     return total
 
 

@@ -16,14 +16,15 @@ from eplb_np._numba.threads import for_each_block
 from eplb_np._numba.types import Bools, Doubles, Int, Ints
 from eplb_np.dispatch.placement.generator import seed_generator
 from eplb_np.dispatch.placement.layer import fill_layer, longest_even_time
-from eplb_np.dispatch.placement.mend import RUNGS, Fetches, mend
-from eplb_np.dispatch.placement.planner import (
-    Effort,
-    fill_search,
-    list_filled_slots,
+from eplb_np.dispatch.placement.layers import (
+    EVEN_SLACK,
+    MORE_REPLICAS,
+    list_slots,
     make_search,
-    take_shares,
+    take_load,
+    take_plan,
 )
+from eplb_np.dispatch.placement.mend import RUNGS, Fetches, mend
 from eplb_np.dispatch.placement.samples import draw_samples
 from eplb_np.dispatch.placement.search import Search, start_search, sum_of
 from eplb_np.maps.cpu import number_replicas
@@ -33,7 +34,14 @@ from eplb_np.mending.repair import keep_places
 from eplb_np.moves.fetches import UNLIMITED
 from eplb_np.topology import Gpus, Topology
 
-EFFORT = Effort(num_samples=16, work=2_000, widening=1.2)
+NUM_SAMPLES = 16
+"""Loads that are drawn around the workloads, half of them around the coming window."""
+
+WORK = 40_000
+"""GPUs that the searches for paths in a layer may visit."""
+
+WIDENING = 1.2
+"""Samples are drawn with this many times the standard deviation."""
 
 PRICE = 5e-4
 """Share of the mean GPU time that each fetch must take off the slowest one's."""
@@ -74,7 +82,7 @@ def mend_for_split(  # noqa: PLR0913
     maps = empty_maps(num_layers, topology)
     maps.phy2log[:] = phy2log
     num_nodes = topology.num_nodes if topology.placement == "hierarchical" else 1
-    most = int(np.apply_along_axis(_most_common, 1, phy2log).max()) + EFFORT.reserve
+    most = int(np.apply_along_axis(_most_common, 1, phy2log).max()) + MORE_REPLICAS
     excess = np.zeros(num_layers)
     tolerance = max(TOLERANCE, limits.tolerance)
 
@@ -87,7 +95,7 @@ def mend_for_split(  # noqa: PLR0913
     limited = bool(left.min() < UNLIMITED // 2)
     if not limited:
         for_each_block(
-            lambda start, stop: run(np.arange(start, stop), EFFORT.work, RUNGS, 1.0),
+            lambda start, stop: run(np.arange(start, stop), WORK, RUNGS, 1.0),
             num_layers, num_slots, num_threads,
         )  # fmt: skip
         return maps
@@ -95,7 +103,7 @@ def mend_for_split(  # noqa: PLR0913
     # make the moves that are worth a high price.
     run(np.arange(num_layers), 0, 0, 1.0)
     for rung in range(RUNGS, -1, -1):
-        run(np.argsort(-excess, kind="stable"), EFFORT.work // RUNGS, 0, 2.0**rung)
+        run(np.argsort(-excess, kind="stable"), WORK // RUNGS, 0, 2.0**rung)
     return maps
 
 
@@ -120,10 +128,10 @@ def mend_layers(
     usable = ints(phy2log.shape[1])
     fetches = Fetches(np.empty((num_gpus, num_experts), np.bool_), terms.left)
     for i in order:
-        num_used = list_filled_slots(phy2log[i], gpus, usable)
-        search = make_search(num_used, num_gpus, num_experts, most, EFFORT)
-        fill_search(search, phy2log[i], usable, gpus, num_nodes)
-        speed = take_shares(share[:, i], gpus, search, scaled)
+        num_used = list_slots(phy2log[i], gpus, usable)
+        search = make_search(num_used, num_gpus, num_experts, most, NUM_SAMPLES)
+        take_plan(search.layer, phy2log[i], usable, gpus, num_nodes)
+        speed = take_load(search.layer, share[:, i], scaled)
         _list_held(held[i], gpus, fetches.held)
         if speed > 0.0:
             terms.excess[i] = _mend_layer(search, scaled, speed, i, sizes, terms, fetches)
@@ -145,14 +153,14 @@ def _mend_layer(
     fetches: Fetches,
 ) -> float:
     """Mend one layer; returns how far its mean time stays above the floor."""
-    num_nodes, work, rungs = sizes[0], sizes[2], sizes[3]
+    work, rungs = sizes[2], sizes[3]
     num_samples = search.sample.shape[1]
     fill_layer(search.layer)
-    search.layer.longest[0] = longest_even_time(search.layer) * EFFORT.slack
-    noise = terms.noise * EFFORT.widening * EFFORT.widening
+    search.layer.longest[0] = longest_even_time(search.layer) * EVEN_SLACK
+    noise = terms.noise * WIDENING * WIDENING
     draw_samples(share, noise, speed, layer, search.state, search.sample)
     seed_generator(search.state, layer + 1_000_000)
-    total = start_search(search, num_nodes)
+    total = start_search(search)
     for rung in range(rungs, -1, -1):
         price = terms.price[layer] * 2.0**rung
         total = mend(search, total, work // (rungs + 1), price, terms.tolerance, fetches)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Doubles, Int, Ints
 from eplb_np.dispatch.placement.cuts import (
@@ -18,9 +20,10 @@ from eplb_np.dispatch.placement.cuts import (
     bound_move,
     follow_move,
 )
-from eplb_np.dispatch.placement.flows import Flows, solve, split_evenly, start_trial
+from eplb_np.dispatch.placement.flows import WORK, Flows, solve, split_evenly, start_trial
 from eplb_np.dispatch.placement.layer import Layer, make_move, undo_move
 from eplb_np.dispatch.placement.moves import propose
+from eplb_np.dispatch.placement.parts import Parts
 
 LEAST_GAIN = 1e-7
 """A move must lower the mean time by this much."""
@@ -28,38 +31,44 @@ LEAST_GAIN = 1e-7
 PERFECT = 1e-5
 """The search ends when the mean time is this close to its floor."""
 
-SOLVE_WORK = 4
-"""Work of a solve, in proposals that are refused without one."""
+PROPOSAL_WORK = 20
+"""Work of a move that is refused without a solve, in GPUs that a search visits."""
 
 
 class Search(NamedTuple):
     """All that the search of a layer works on."""
 
     layer: Layer
-    sample: Doubles  # [E, S]
+    sample: Doubles  # [E, S], the loads that are drawn
     flows: Flows
     cuts: Cuts
+    parts: Parts
     excess: Doubles  # [S], time of each sample above its floor
+    solved: Ints  # [S], whether a sample is solved for the move that is tried
     member: Ints  # [D], scratch
     state: Ints  # [1], of the generator
-    move: Ints  # [MOVE_SIZE]
+    move: Ints  # [MOVE_SIZE], the move that is tried
+    last: Ints  # [1], the sample that was solved last
+    saved: Ints  # [P], a plan to go back to
 
 
 @kernel
-def start_search(search: Search, num_nodes: Int) -> float:
+def start_search(search: Search) -> float:
     """Split all samples of a new layer, or of new samples; returns the sum of their times."""
     layer, flows, cuts = search.layer, search.flows, search.cuts
     num_gpus = cuts.gpu_key.shape[0]
-    node_gpus = num_gpus // num_nodes
     cuts.number[SETS] = 0
+    cuts.number[FLOORS] = num_gpus
     num_samples = search.sample.shape[1]
     for s in range(num_samples):
         cuts.binding[s] = 0
-        flows.order[s] = s
-    for n in range(num_nodes):
+        flows.side[s] = 0
+    for g in range(num_gpus):
+        flows.speed[g] = 1.0 / layer.slowness[g]
+    for n in range(num_gpus):
         size = 0
-        for g in range(n * node_gpus, (n + 1) * node_gpus):
-            if layer.first[g] < layer.first[g + 1]:
+        for g in range(num_gpus):
+            if layer.node[g] == n and layer.first[g] < layer.first[g + 1]:
                 search.member[size] = g
                 size += 1
         if size > 0:
@@ -83,7 +92,7 @@ def climb(search: Search, total: float, work: Int) -> float:
     num_samples = search.sample.shape[1]
     least_gain = LEAST_GAIN * num_samples
     while work > 0 and sum_of(search.excess) > PERFECT * num_samples:
-        work -= 1
+        work -= PROPOSAL_WORK
         if not propose(search.layer, search.cuts, search.excess, search.state, search.move):
             continue
         bound = bound_move(
@@ -93,38 +102,49 @@ def climb(search: Search, total: float, work: Int) -> float:
         if bound >= most:
             continue
         make_move(search.layer, search.move)
-        solved, tried = solve_all(search, bound, most)
-        work -= SOLVE_WORK * solved
+        done = search.flows.number[WORK]
+        tried = solve_all(search, bound, most)
+        work -= search.flows.number[WORK] - done
         undo_move(search.layer, search.move)
         if tried < most:
             total = tried
             accept(search)
         else:
-            keep_stuck(search, search.flows.order[0])
+            keep_stuck(search, search.last[0])
     return total
 
 
 @kernel
-def solve_all(search: Search, bound: float, most: float) -> tuple[Int, float]:
+def solve_all(search: Search, bound: float, most: float) -> float:
     """Solve the samples until the sum of times cannot stay below ``most``.
 
-    Returns the number of samples solved, and the sum, in which bounds stand for the rest.
+    Returns the sum, in which bounds stand for samples that are not solved. ``search.last[0]`` is
+    the one that was solved last. Those whose bounds fell most come first: what they promise is the
+    least certain.
     """
-    flows = search.flows
+    flows, solved = search.flows, search.solved
+    num_samples = solved.shape[0]
     total = bound
-    for i in range(flows.order.shape[0]):
-        s = flows.order[i]
+    for s in range(num_samples):
+        solved[s] = 0
+    for _ in range(num_samples):
+        s = -1
+        promise = -np.inf
+        for i in range(num_samples):
+            if solved[i] == 0 and flows.time[i] - flows.trial[i] > promise:
+                s = i
+                promise = flows.time[i] - flows.trial[i]
+        solved[s] = 1
         start_trial(flows, search.layer, search.sample, s, search.move)
         others = total - flows.trial[s]
-        time = solve(flows, search.layer, s, 1 - flows.side[s], flows.trial[s], most - others)
-        flows.trial[s] = time
-        total = others + time
+        flows.trial[s] = solve(
+            flows, search.layer, s, 1 - flows.side[s], flows.trial[s], most - others
+        )
+        total = others + flows.trial[s]
         if total >= most:
-            for j in range(i, 0, -1):
-                flows.order[j] = flows.order[j - 1]
-            flows.order[0] = s
-            return i + 1, total
-    return flows.order.shape[0], total
+            search.last[0] = s
+            break
+    return total
 
 
 @kernel
@@ -133,7 +153,7 @@ def accept(search: Search) -> None:
     flows = search.flows
     follow_move(search.cuts, search.layer, search.sample, search.move)
     make_move(search.layer, search.move)
-    for s in range(flows.order.shape[0]):
+    for s in range(flows.side.shape[0]):
         flows.side[s] = 1 - flows.side[s]
         flows.time[s] = flows.trial[s]
         keep_stuck(search, s)
