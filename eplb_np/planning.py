@@ -18,10 +18,10 @@ from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.policies import (
     POLICIES,
     Device,
+    PlannedSplit,
     PolicyName,
-    Split,
+    check_planned_split,
     check_policy,
-    check_split,
     function_named,
 )
 from eplb_np.topology import Topology
@@ -41,7 +41,7 @@ def make_plan(  # noqa: PLR0913
     policy: PolicyName = "hybrid",
     current: Plan | None = None,
     limits: MoveLimits | None = None,
-    split: Split = "even",
+    split: PlannedSplit = "even",
     dtype: DTypeLike | None = None,
     moe_layer_ids: Sequence[int] | None = None,
     num_threads: int | None = None,
@@ -82,10 +82,12 @@ def make_plan(  # noqa: PLR0913
         policy only. A replica that stays on its GPU keeps its slot.
     limits : MoveLimits, optional
         Budget, price and tolerance of the moves from ``current`` to the new plan.
-    split : {"even", "best"}, default: "even"
+    split : {"even", "best", "certain"}, default: "even"
         How batches will be split over the replicas: evenly, or by a `Splitter`. With ``"best"``,
         replicas are placed so that the split has room in all the batches that may come; from
-        windows of several workloads, in those of each. Refined policy only.
+        windows of several workloads, in those of each. An even split of the forecast takes at
+        most 2 % longer than otherwise. ``"certain"`` drops that guard, for engines that split
+        every batch: it gains where there are fewer spare slots than GPUs. Refined policy only.
     dtype : {int64, int32}, optional
         Integer type of the plan's arrays; by default that of ``current``, or int64. JAX and
         TensorFlow expect int32.
@@ -154,7 +156,7 @@ def make_plan(  # noqa: PLR0913
     }  # fmt: skip
     topology = _topology_of(num_experts, topology, sizes, active_gpus, current)
     check_policy(policy, topology)
-    check_split(split, policy)
+    check_planned_split(split, policy)
     check_limits(limits)
     check_room(num_layers, topology)
     if current is not None:
@@ -180,7 +182,7 @@ def make_plan(  # noqa: PLR0913
         forecast = LoadForecast(num_layers, num_experts)
         forecast.observe(history)
         expected = forecast.expected()
-    if split == "best":
+    if split != "even":
         to_come = function_named("eplb_np.dispatch.loads_to_come:loads_to_come")(history)
         expected = expected._replace(workloads=to_come.share, noise=to_come.noise)
     return plan_next(expected, current, wanted, num_threads, device)
@@ -194,7 +196,7 @@ class Wanted(NamedTuple):
     limits: MoveLimits
     dtype: np.dtype[Any]
     moe_layer_ids: tuple[int, ...]
-    split: str = "even"
+    split: PlannedSplit = "even"
 
 
 def plan_next(
@@ -207,12 +209,11 @@ def plan_next(
     """Plan for the expected load: from scratch, or by mending the plan in use."""
     policy = POLICIES[wanted.policy]
     made_on: Device = "cpu"
-    if wanted.split == "best":
-        if policy.split_planner is None:
-            raise ValueError(f"policy={wanted.policy!r} plans for the even split only")
+    if wanted.split != "even" and policy.split_planner is not None:
         in_use = None if current is None else current.phy2log
+        certain = wanted.split == "certain"
         maps: Maps = function_named(policy.split_planner)(
-            expected, in_use, wanted.topology, wanted.policy, wanted.limits, num_threads
+            expected, in_use, wanted.topology, wanted.limits, certain, num_threads
         )
     elif current is not None and policy.mender is not None:
         maps = function_named(policy.mender)(

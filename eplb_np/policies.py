@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ PolicyName = Literal["hybrid", "deepseek", "refined"]
 Device = Literal["cpu", "cuda"]
 Split = Literal["even", "best"]
 """How the load of an expert is split over its replicas: evenly, or as the exact split does it."""
+PlannedSplit = Literal["even", "best", "certain"]
+"""The split that a plan is made for; ``"certain"`` is the best split, and never an even one."""
 
 
 class Policy(NamedTuple):
@@ -36,8 +38,8 @@ class Policy(NamedTuple):
     if the policy only plans from scratch."""
 
     split_planner: str | None = None
-    """``plan(expected, current, topology, policy, limits, num_threads) -> Maps`` plans for the best
-    split, from scratch or by mending; None if the policy plans for the even one only."""
+    """``plan(expected, current, topology, limits, certain, num_threads) -> Maps`` plans for the
+    best split, from scratch or by mending; None if the policy plans for the even one only."""
 
     plans_unequal_gpus: bool = False
     """Whether GPUs may differ in slots and speed, or be gone."""
@@ -80,14 +82,20 @@ def check_policy(policy: str, topology: Topology | None = None) -> None:
         topology.check_plain(policy)
 
 
-def check_split(split: str, policy: str | None = None) -> None:
-    """Raise ``ValueError`` for an unknown way to split loads, or one a policy cannot plan for."""
-    if not is_one_of(split, ("even", "best")):
+def check_split(split: str) -> None:
+    """Raise ``ValueError`` for an unknown way to split loads."""
+    if not is_one_of(split, get_args(Split)):
         raise ValueError(f"split={one_line(split)} is unknown: give 'even' or 'best'")
-    if split == "best" and policy is not None and POLICIES[policy].split_planner is None:
+
+
+def check_planned_split(split: str, policy: str) -> None:
+    """Raise ``ValueError`` for an unknown split, or one that the policy cannot plan for."""
+    if not is_one_of(split, get_args(PlannedSplit)):
+        raise ValueError(f"split={one_line(split)} is unknown: give 'even', 'best' or 'certain'")
+    if split != "even" and POLICIES[policy].split_planner is None:
         raise ValueError(
             f"policy={policy!r} plans for the even split only: give policy='refined' with "
-            "split='best', or leave out split"
+            f"split={split!r}, or leave out split"
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from eplb_np.forecast import Expected
 from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan
-from eplb_np.policies import Split
+from eplb_np.policies import PlannedSplit, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ def reason_of(
     expected: Expected,
     switched: bool,
     limited: bool,
-    split: Split,
+    planned_split: PlannedSplit,
 ) -> str:
     """Say in one line what was done, and what balancedness to expect from it."""
     load = expected.load
@@ -53,6 +53,7 @@ def reason_of(
         why = "the active GPUs have changed; "
     if limited and not _groups_are_whole(after):
         why += "groups are still moving back to their nodes; "
+    split: Split = "even" if planned_split == "even" else "best"
     then = after.balancedness(load, split=split)
     under = " under the best split" if split == "best" else ""
     if len(moves) == 0:

@@ -21,7 +21,7 @@ from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.planning import Wanted, as_integer_type, check_current, check_is_plan, plan_next
-from eplb_np.policies import Split, check_split
+from eplb_np.policies import PlannedSplit, check_planned_split
 from eplb_np.proposal import Proposal, reason_of
 from eplb_np.topology import Topology
 
@@ -59,10 +59,11 @@ class Rebalancer:
         The plan in use. Without one, the first proposal is planned from scratch.
     limits : MoveLimits, optional
         Budget, price and tolerance of the moves of each proposal.
-    split : {"even", "best"}, default: "even"
-        How batches are split over the replicas, as in `make_plan`. With ``"best"``, replicas are
+    split : {"even", "best", "certain"}, default: "even"
+        How batches are split over the replicas, as in `make_plan`. Unless evenly, replicas are
         moved only where no split can balance the batches to come, of the current workload and of
-        up to three earlier ones.
+        up to eight that were met before. To make known workloads count from the start, observe a
+        window of each before the first proposal.
     dtype : {int64, int32}, optional
         Integer type of the plans; by default that of ``current``, or int64.
     moe_layer_ids : sequence of int, optional
@@ -108,13 +109,13 @@ class Rebalancer:
         *,
         current: Plan | None = None,
         limits: MoveLimits | None = None,
-        split: Split = "even",
+        split: PlannedSplit = "even",
         dtype: DTypeLike | None = None,
         moe_layer_ids: Sequence[int] | None = None,
     ) -> None:
         check_is("topology", topology, Topology, "build one from the sizes")
         check_limits(limits)
-        check_split(split, POLICY)
+        check_planned_split(split, POLICY)
         if num_layers is None and current is None:
             raise ValueError("neither num_layers nor current is given: give one of them")
         if current is not None:
@@ -181,7 +182,7 @@ class Rebalancer:
             )
         with self._observing:
             self._forecast.observe(window)
-            if self._split == "best":
+            if self._split != "even":
                 self._workloads.observe(window)
 
     def propose(self) -> Proposal:
@@ -220,7 +221,7 @@ class Rebalancer:
 
     def _expected(self) -> Expected:
         expected = self._forecast.expected()
-        if self._split == "best" and self.num_windows:
+        if self._split != "even" and self.num_windows:
             share, noise = self._workloads.to_come()
             expected = expected._replace(workloads=share, noise=noise)
         return expected
@@ -313,7 +314,7 @@ class Rebalancer:
             }
             state = self._forecast.state_dict()
             arrays: dict[str, NDArray[Any]] = {FORECAST + name: state[name] for name in state}
-            if self._split == "best":
+            if self._split != "even":
                 state = self._workloads.state_dict()
                 arrays.update({WORKLOADS + name: state[name] for name in state})
             if current is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eplb_np._numba.threads import choose_num_threads
 from eplb_np.dispatch.loads_to_come import ASSUMED_NOISE
-from eplb_np.dispatch.placement.mending_planner import mend_for_split
+from eplb_np.dispatch.placement.mending_planner import Ahead, mend_for_split
 from eplb_np.dispatch.placement.planner import place_for_split
 from eplb_np.forecast import Expected
 from eplb_np.local_search.planner import make_maps
@@ -27,17 +27,17 @@ def plan_maps(
     expected: Expected,
     in_use: NDArray[np.integer[Any]] | None,
     topology: Topology,
-    policy: str,
     limits: MoveLimits,
+    certain: bool,
     num_threads: int | None = None,
 ) -> Maps:
-    """Plan for all workloads that may come; the arguments have been checked."""
+    """Plan for all workloads that may come, maybe ``certain`` that batches are always split."""
     share = _shares(expected)
     noise = expected.noise or ASSUMED_NOISE
     threads = choose_num_threads(num_threads, share.shape[1], topology.num_replicas)
     if in_use is None:
-        start = make_maps(share.mean(axis=0).astype(np.float32), topology, policy, num_threads)
-        return place_for_split(start, share, topology, noise, threads)
+        start = make_maps(share.mean(axis=0).astype(np.float32), topology, "refined", num_threads)
+        return place_for_split(start, share, topology, noise, threads, certain=certain)
     held = np.array(in_use, np.int64, order="C")
     phy2log = held
     budget = fetch_budget(limits, topology.num_gpus)
@@ -54,7 +54,8 @@ def plan_maps(
     share = np.stack([coming.repeat(len(share), axis=0), share], axis=1).reshape(
         -1, *share.shape[1:]
     )
-    return mend_for_split(phy2log, held, share, topology, noise, price, limits, budget, threads)
+    ahead = Ahead(share, noise, price, limits.tolerance, certain)
+    return mend_for_split(phy2log, held, topology, ahead, budget, threads)
 
 
 def _shares(expected: Expected) -> NDArray[np.float64]:

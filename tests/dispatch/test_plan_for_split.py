@@ -216,3 +216,26 @@ def test_unknown_splits_are_refused():
     with refused("policy='hybrid' plans for the even split only", "policy='refined'"):
         make_plan(load, plan.topology, split="best")
     assert isinstance(make_plan(load, plan.topology, policy="refined", split="best"), Plan)
+
+
+@pytest.mark.same_without_jit
+def test_a_split_that_is_certain_gains_where_spare_slots_are_few():
+    rng = np.random.default_rng(11)
+    topology = Topology(256, 288, 72)
+    weight = rng.gamma(4.0, size=(1, 256))
+    history = windows(rng, weight / weight.sum(), 4)
+    plans = {
+        split: make_plan(history, topology, policy="refined", split=split)
+        for split in ("best", "certain")
+    }
+    loads = windows(rng, weight / weight.sum(), 6)
+    guarded, certain = (
+        np.mean([plans[split].balancedness(load, split="best") for load in loads])
+        for split in ("best", "certain")
+    )
+    assert certain > guarded + 0.005
+    with refused("split='sure' is unknown", "'certain'"):
+        make_plan(history, topology, policy="refined", split="sure")
+    rebalancer = Rebalancer(topology, current=plans["certain"], split="certain")
+    rebalancer.observe(loads[0])
+    assert rebalancer.propose().plan.balancedness(loads[1], split="best") > guarded

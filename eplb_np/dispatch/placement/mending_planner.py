@@ -29,7 +29,6 @@ from eplb_np.dispatch.placement.samples import draw_samples
 from eplb_np.dispatch.placement.search import Search, start_search, sum_of
 from eplb_np.maps.cpu import number_replicas
 from eplb_np.maps.maps import EMPTY, Maps, empty_maps
-from eplb_np.mending.limits import MoveLimits
 from eplb_np.mending.repair import keep_places
 from eplb_np.moves.fetches import UNLIMITED
 from eplb_np.topology import Gpus, Topology
@@ -51,6 +50,19 @@ TOLERANCE = 5e-3
 the best placement would."""
 
 
+NODES, MOST_REPLICAS, WORK_LEFT, DOUBLINGS, CERTAIN = range(5)
+
+
+class Ahead(NamedTuple):
+    """What a plan in use is to be ready for, and what that may cost."""
+
+    share: NDArray[np.float64]  # [W, L, E], the workloads that may come
+    noise: float  # variance of an expert's share over the share
+    price: NDArray[np.float64]  # [L], extra price of each fetch, as a share of the mean GPU time
+    tolerance: float  # excess of a layer over its floor that is accepted in any case
+    certain: bool  # whether batches are always split, so that the even split need not be guarded
+
+
 class Terms(NamedTuple):
     """What a fetch must be worth, and how many may be made."""
 
@@ -61,22 +73,18 @@ class Terms(NamedTuple):
     excess: Doubles  # [L], out: share of the mean time by which a layer stays above the floor
 
 
-def mend_for_split(  # noqa: PLR0913
+def mend_for_split(
     phy2log: NDArray[np.int64],
     held: NDArray[np.int64],
-    share: NDArray[np.float64],
     topology: Topology,
-    noise: float,
-    price: NDArray[np.float64],
-    limits: MoveLimits,
+    ahead: Ahead,
     left: NDArray[np.int64],
     num_threads: int = 1,
 ) -> Maps:
     """Move replicas where the split alone cannot balance the loads to come.
 
-    ``phy2log`` [L, P] int64 is the plan to change; ``held`` [L, P] what GPUs hold; ``share``
-    [W, L, E] the workloads; ``price`` [L] an extra price of each fetch, as a share of the mean GPU
-    time; ``left`` [D + 1] int64 how many fetches each GPU may still make, and all together.
+    ``phy2log`` [L, P] int64 is the plan to change, ``held`` [L, P] what GPUs hold, and ``left``
+    [D + 1] int64 how many fetches each GPU may still make, and all together.
     """
     num_layers, num_slots = phy2log.shape
     maps = empty_maps(num_layers, topology)
@@ -84,13 +92,13 @@ def mend_for_split(  # noqa: PLR0913
     num_nodes = topology.num_nodes if topology.placement == "hierarchical" else 1
     most = int(np.apply_along_axis(_most_common, 1, phy2log).max()) + MORE_REPLICAS
     excess = np.zeros(num_layers)
-    tolerance = max(TOLERANCE, limits.tolerance)
+    tolerance = max(TOLERANCE, ahead.tolerance)
 
     def run(order: NDArray[np.int64], work: int, rungs: int, factor: float) -> None:
         budget = left if limited else left.copy()
-        terms = Terms(noise, tolerance, (price + PRICE) * factor, budget, excess)
-        sizes = np.array([num_nodes, most, work, rungs], np.int64)
-        mend_layers(share, topology.gpus, sizes, order, terms, held, maps)
+        terms = Terms(ahead.noise, tolerance, (ahead.price + PRICE) * factor, budget, excess)
+        sizes = np.array([num_nodes, most, work, rungs, int(ahead.certain)], np.int64)
+        mend_layers(ahead.share, topology.gpus, sizes, order, terms, held, maps)
 
     limited = bool(left.min() < UNLIMITED // 2)
     if not limited:
@@ -118,11 +126,12 @@ def mend_layers(
     """Mend the layers ``order`` [l], in turn.
 
     ``sizes`` holds the number of nodes, the most replicas that an expert may get, the work for each
-    layer, and how often prices are doubled at first. In and out: ``maps``.
+    layer, how often prices are doubled at first, and whether the even split does not matter. In and
+    out: ``maps``.
     """
     phy2log, phyrank, logcnt = maps
     num_windows, num_experts = share.shape[0], share.shape[2]
-    num_nodes, most = sizes[0], sizes[1]
+    num_nodes, most = sizes[NODES], sizes[MOST_REPLICAS]
     num_gpus = gpus.size.shape[0]
     scaled = double_table(num_windows, num_experts)
     usable = ints(phy2log.shape[1])
@@ -153,10 +162,11 @@ def _mend_layer(
     fetches: Fetches,
 ) -> float:
     """Mend one layer; returns how far its mean time stays above the floor."""
-    work, rungs = sizes[2], sizes[3]
+    work, rungs = sizes[WORK_LEFT], sizes[DOUBLINGS]
     num_samples = search.sample.shape[1]
     fill_layer(search.layer)
-    search.layer.longest[0] = longest_even_time(search.layer) * EVEN_SLACK
+    even = longest_even_time(search.layer)
+    search.layer.longest[0] = np.inf if sizes[CERTAIN] == 1 else even * EVEN_SLACK
     noise = terms.noise * WIDENING * WIDENING
     draw_samples(share, noise, speed, layer, search.state, search.sample)
     seed_generator(search.state, layer + 1_000_000)
