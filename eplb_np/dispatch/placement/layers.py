@@ -33,6 +33,7 @@ STEPS = 2
 """Samples are drawn anew as often as this, each time wider by the factor: where all of the first
 ones are split evenly, there is still something to gain."""
 
+SLACK_OF_PARTS = 1.02
 WIDENING_OF_PARTS = 1.1
 """The same for plans of two parts, for which there is no ladder: GPUs on their own always have
 something to lose."""
@@ -91,30 +92,31 @@ def _place_layer(
     work = sizes[WORK]
     fill_layer(layer)
     if sizes[CERTAIN] == 0:
-        _improve(search, share, noise * WIDENING**2, LADDER**2, speed, work, seed)
+        _improve(search, share, noise * WIDENING**2, LADDER**2, speed, work, seed, EVEN_SLACK)
         return
     _copy(layer.expert, saved)
     if not _separate(search, share, noise, speed, sizes[NODES], seed):
-        _improve(search, share, noise * WIDENING**2, LADDER**2, speed, work, seed)
+        _improve(search, share, noise * WIDENING**2, LADDER**2, speed, work, seed, EVEN_SLACK)
         return
-    _improve(search, share, noise * WIDENING_OF_PARTS**2, 1.0, speed, work // 2, seed)
+    _improve(search, share, noise * WIDENING_OF_PARTS**2, 1.0, speed, work // 2, seed, SLACK_OF_PARTS)
     time = _judge(search, share, noise, speed, seed)
     for slot in range(saved.shape[0]):
         layer.expert[slot], saved[slot] = saved[slot], layer.expert[slot]
     _number_nodes(layer, sizes[NODES])
     fill_layer(layer)
-    _improve(search, share, noise * WIDENING**2, LADDER**2, speed, work // 2, seed)
+    _improve(search, share, noise * WIDENING**2, LADDER**2, speed, work // 2, seed, EVEN_SLACK)
     if _judge(search, share, noise, speed, seed) > time:
         _copy(saved, layer.expert)
 
 
 @kernel
 def _improve(
-    search: Search, share: Doubles, noise: float, ladder: float, speed: float, work: Int, seed: Int
+    search: Search, share: Doubles, noise: float, ladder: float, speed: float, work: Int, seed: Int,
+    slack: float,
 ) -> None:
     """Move replicas, for samples that are drawn anew in each step."""
     layer = search.layer
-    layer.longest[0] = longest_even_time(layer) * EVEN_SLACK
+    layer.longest[0] = longest_even_time(layer) * slack
     for step in range(STEPS):
         drawn = SEEDS * seed + step
         draw_samples(share, noise, speed, drawn, search.state, search.sample)

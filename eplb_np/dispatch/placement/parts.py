@@ -22,7 +22,10 @@ from eplb_np.dispatch.placement.layer import Layer, fill_layer, holds, swap_slot
 from eplb_np.maps.maps import EMPTY
 
 LEAST_GAIN = 1e-4
+"""A swap must shorten the time of an even split by this fraction."""
+
 MOST_STEPS = 300
+"""Swaps to even out the connected part."""
 
 
 class Parts(NamedTuple):
@@ -75,7 +78,7 @@ def separate_node(layer: Layer, sample: Doubles, start: Int, end: Int, parts: Pa
     for g in range(start, end):  # GPUs that are alone are nodes of their own: nothing moves there
         layer.node[g] = min(g, start + num_alone)
     fill_layer(layer)
-    even_out(layer, start + num_alone, end, MOST_STEPS)
+    _even_out(layer, start + num_alone, end, MOST_STEPS)
     return True
 
 
@@ -182,10 +185,11 @@ def _join(layer: Layer, parts: Parts, start: Int, first: Int, last: Int, num_exp
         parts.wanted[i] = 1
     for _ in range((last - first) * rows - num_experts):
         best: Int = 0
-        for i in range(1, num_experts):
+        largest = -1.0
+        for i in range(num_experts):
             load = layer.weight[parts.expert[i]] / parts.wanted[i]
-            if load > layer.weight[parts.expert[best]] / parts.wanted[best]:
-                best = i
+            if load > largest and parts.wanted[i] < layer.replica.shape[1]:
+                best, largest = i, load
         parts.wanted[best] += 1
     for g in range(first, last):
         parts.root[g] = g
@@ -231,8 +235,8 @@ def _lightest_tree(parts: Parts, first: Int, last: Int, rows: Int, num_chosen: I
 
 
 @kernel
-def even_out(layer: Layer, start: Int, end: Int, max_steps: Int) -> None:
-    """Swap single replicas off the GPU that is slowest with an even split, while that helps."""
+def _even_out(layer: Layer, start: Int, end: Int, max_steps: Int) -> None:
+    """Swap replicas off the GPU that is slowest with an even split, while that helps."""
     first, even = layer.first, layer.even
     for _ in range(max_steps):
         h: Int = start
