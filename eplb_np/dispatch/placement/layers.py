@@ -98,7 +98,9 @@ def _place_layer(
     if not _separate(search, share, noise, speed, sizes[NODES], seed):
         _improve(search, share, noise * WIDENING**2, LADDER**2, speed, work, seed, EVEN_SLACK)
         return
-    _improve(search, share, noise * WIDENING_OF_PARTS**2, 1.0, speed, work // 2, seed, SLACK_OF_PARTS)
+    _improve(
+        search, share, noise * WIDENING_OF_PARTS**2, 1.0, speed, work // 2, seed, SLACK_OF_PARTS
+    )
     time = _judge(search, share, noise, speed, seed)
     for slot in range(saved.shape[0]):
         layer.expert[slot], saved[slot] = saved[slot], layer.expert[slot]
@@ -111,7 +113,13 @@ def _place_layer(
 
 @kernel
 def _improve(
-    search: Search, share: Doubles, noise: float, ladder: float, speed: float, work: Int, seed: Int,
+    search: Search,
+    share: Doubles,
+    noise: float,
+    ladder: float,
+    speed: float,
+    work: Int,
+    seed: Int,
     slack: float,
 ) -> None:
     """Move replicas, for samples that are drawn anew in each step."""
