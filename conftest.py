@@ -1,6 +1,7 @@
 """Examples in docstrings and in the documentation are tests too."""
 
 from doctest import ELLIPSIS
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ pages = Sybil(
 pytest_collect_file = (docstrings + pages).pytest()
 
 
+NO_JAX = find_spec("jax") is None
+
 # Examples of one file share their names, and tests of one file its costly fixture.
 TOGETHER = ("README.md", "docs/", "eplb_np/", "tests/attacks/", "tests/cuda/test_ptx.py")
 
@@ -44,7 +47,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the pages' examples out of the run without compiled kernels."""
+    """Leave the pages' examples out of the run without compiled kernels.
+
+    And those of the form for JAX out of every run without JAX.
+    """
     for item in items:
+        if isinstance(item, SybilItem) and item.path.name == "jax.py":
+            item.add_marker(pytest.mark.same_without_jit)
+            item.add_marker(pytest.mark.skipif(NO_JAX, reason="JAX is not installed"))
         if isinstance(item, SybilItem) and item.path.suffix == ".md":
             item.add_marker(pytest.mark.same_without_jit)
