@@ -143,9 +143,7 @@ class Plan:
         )
         return read_only(log2phy.astype(self.dtype, copy=False))
 
-    def weighted_log2phy(
-        self, load: ArrayLike, width: int = 16
-    ) -> NDArray[np.signedinteger[Any]]:
+    def weighted_log2phy(self, load: ArrayLike, width: int = 16) -> NDArray[np.signedinteger[Any]]:
         """Write a ``log2phy`` in which slots stand several times, for engines that know no weights.
 
         An engine that takes the entries of an expert's row in turn, or at random, then follows the
@@ -157,8 +155,8 @@ class Plan:
         load : array_like, shape [L, E]
             Load that is expected of each logical expert, in any unit.
         width : int, default: 16
-            Entries that an expert may have, from 1 to 1024. With 16, balance is within 0.003 of
-            that of the exact shares.
+            Entries that an expert may have, from 1 to 1024. On traces of recorded loads, balance
+            was at most 0.003 below that of the exact shares with 16, and 0.001 with 32.
 
         Returns
         -------
