@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import bridges
 import numba
 import numpy as np
 import pytest
 import replays
+import weighted_tables
 from ablation import PLANNED, VARIANTS, Variant, plan_variant, print_table, read_or_make
 
 import eplb_np
@@ -109,6 +111,34 @@ def test_what_a_lost_gpu_takes_is_printed(capsys: pytest.CaptureFixture[str]) ->
     rows = capsys.readouterr().out.splitlines()[2:]
     assert len(rows) == 5 * 4 + 1  # one stays hierarchical; with one layer, no total binds
     assert sum("lost, repaired only" in row for row in rows) == 4
+
+
+@needs_jit
+def test_weighted_tables_print_a_row_for_each_trace_and_plan(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weighted_tables.print_table(few_profiles, num_seeds=1, num_windows=10, judged=["288/8/4/32"])
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(weighted_tables.SCENARIOS) * 2
+    assert {row.count("|") for row in rows} == {header.count("|")}
+
+
+@needs_jit
+def test_bridges_raise_the_balance_and_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    bridges.print_table(few_profiles, num_rounds=4, bridges=(0, 4))
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(bridges.SCENARIOS) * 2
+    assert {row.count("|") for row in rows} == {header.count("|")}
+    cells = [[float(cell) for cell in row.split("|")[2:-1]] for row in rows]
+    for (_, none, _, bound, at_most, crossing, least), (_, used, _, best, _, some, _) in (
+        cells[:2],
+        cells[2:],
+    ):
+        assert none == crossing == least == 0
+        assert bound <= at_most + 1e-3
+        assert 0 < used <= 4
+        assert best > bound
+        assert some > 0
 
 
 @needs_jit

@@ -7,6 +7,7 @@ an underscore are private.
 from eplb_np import _interrupts as _interrupts  # first, so that it is in time
 from eplb_np import cuda, replay, workloads
 from eplb_np.bounds import lower_bound
+from eplb_np.dispatch import Splitter, assign, make_quotas, split_load
 from eplb_np.mending.limits import MoveLimits
 from eplb_np.metrics import (
     balancedness,
@@ -38,7 +39,9 @@ __all__ = [
     "Plan",
     "Proposal",
     "Rebalancer",
+    "Splitter",
     "Topology",
+    "assign",
     "balanced_packing",
     "balancedness",
     "cuda",
@@ -47,12 +50,14 @@ __all__ = [
     "layer_balancedness",
     "lower_bound",
     "make_plan",
+    "make_quotas",
     "moved_replicas",
     "rebalance_experts",
     "rebalance_experts_hierarchical",
     "replay",
     "replica_load",
     "replicate_experts",
+    "split_load",
     "warmup",
     "workloads",
 ]

@@ -8,16 +8,25 @@ from typing import get_args
 import numpy as np
 
 from eplb_np._arguments import as_list
+from eplb_np.dispatch.splitter import Splitter
 from eplb_np.mending.limits import MoveLimits
 from eplb_np.planning import in_order_plan, make_plan
-from eplb_np.policies import POLICIES, PolicyName, check_policy
+from eplb_np.policies import (
+    POLICIES,
+    PlannedSplit,
+    PolicyName,
+    check_planned_split,
+    check_policy,
+)
 from eplb_np.published import balanced_packing, rebalance_experts, replicate_experts
 from eplb_np.topology import Topology
 
 MOST_POLICIES = 99
 
 
-def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
+def warmup(
+    policies: Sequence[PolicyName] = get_args(PolicyName), *, split: PlannedSplit = "even"
+) -> None:
     """Load the kernels from the disk cache, or compile them.
 
     Call this before a server takes requests, so that its first plan is as fast as all others.
@@ -28,11 +37,14 @@ def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
     policies : sequence of {"hybrid", "deepseek", "refined"}, optional
         Policies that will be used; by default all. For ``"refined"`` this includes planning from
         several windows, and mending.
+    split : {"even", "best", "certain"}, default: "even"
+        With another than ``"even"``, also the kernels that split loads, and those that plan and
+        mend for it, if ``policies`` include the refined one.
 
     Raises
     ------
     ValueError
-        If a policy is unknown.
+        If a policy or the split is unknown.
 
     Notes
     -----
@@ -42,6 +54,7 @@ def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
     policies = as_list("policies", policies, "give names of policies", most=MOST_POLICIES)
     for policy in policies:
         check_policy(policy)
+    check_planned_split(split, "refined")
     load = np.ones((1, 2))
     for policy in policies:
         rebalance_experts(load, 4, 2, 1, 2, policy=policy)
@@ -54,5 +67,15 @@ def warmup(policies: Sequence[PolicyName] = get_args(PolicyName)) -> None:
             nodes = Topology(2, 4, 2, 2, 2)
             scattered = in_order_plan(1, nodes)  # groups go home, as when a lost GPU is back
             make_plan(history, current=scattered, policy=policy, limits=MoveLimits(total=0))
+            if split != "even":
+                planned = make_plan(history, num_replicas=4, num_gpus=2, policy=policy, split=split)
+                make_plan(history, current=planned, policy=policy, split=split)
+    if split != "even":
+        splitter = Splitter(in_order_plan(1, Topology(2, 4, 2)))
+        for counts in (np.ones((1, 2)), np.ones((1, 2), np.int64)):
+            splitter.split(counts, evened=False)
+            splitter.binding_gpus(counts)
+            splitter.observe(counts)
+            splitter.split_layer(0, counts[0])
     replicate_experts(load, 3)
     balanced_packing(load, 1)

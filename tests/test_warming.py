@@ -10,6 +10,7 @@ from support import needs_jit, refused
 import eplb_np
 from eplb_np import MoveLimits, Rebalancer, Topology, workloads
 from eplb_np._numba.cache import KernelCache
+from eplb_np.dispatch import Splitter
 
 
 def compiled_signatures() -> dict[str, list]:
@@ -26,9 +27,11 @@ def compiled_signatures() -> dict[str, list]:
 
 @needs_jit
 def test_nothing_is_compiled_after_a_warmup() -> None:
-    eplb_np.warmup()
+    eplb_np.warmup(split="best")
     before = compiled_signatures()
-    assert all(len(signatures) == 1 for signatures in before.values()), before
+    for name, signatures in before.items():  # counts may be integers or floats
+        dtypes = 2 if "split" in name or name in ("find_binding_gpus", "first_bad_count") else 1
+        assert 1 <= len(signatures) <= dtypes, (name, signatures)
     assert len(before) >= 9
 
     loads = workloads.skewed_load(6, 24, num_groups=6).reshape(2, 3, 24)
@@ -48,6 +51,19 @@ def test_nothing_is_compiled_after_a_warmup() -> None:
             rebalancer.observe(load)
         rebalancer.propose()
         eplb_np.make_plan(loads[1], current=current, policy="refined").moves_from(current)
+        splitting = Rebalancer(current.topology, current=current, limits=limits, split="best")
+        for load in loads:
+            splitting.observe(load)
+            splitting.propose()
+        splitter = Splitter(current, loads[0])
+        for load in (loads[0], loads[0] / 3):
+            splitter.observe(load)
+            splitter.split(load, evened=False)
+            assert splitter.binding_gpus(load).any()
+            assert splitter.split_layer(0, load[0]).sum() > 0
+            assert splitter.shares.sum() > 0
+    made = eplb_np.make_plan(loads, topology, policy="refined", split="best")
+    eplb_np.make_plan(loads, topology, current=made, policy="refined", split="certain")
     assert compiled_signatures() == before
 
 

@@ -89,8 +89,9 @@ class Splitter:
             self._expected = np.ones(self._shape)
         else:
             self._expected = self._as_counts(expected, "expected").astype(np.float64)
-        phy2log = plan.phy2log.astype(np.int64, copy=False)
-        logcnt = plan.logcnt.astype(np.int64, copy=False)
+        # Read-only whatever the plan's dtype: kernels are compiled once for each kind of array.
+        phy2log = read_only(plan.phy2log.astype(np.int64, copy=False))
+        logcnt = read_only(plan.logcnt.astype(np.int64, copy=False))
         gpus = plan.topology.gpus
         even = replica_load(phy2log, logcnt, self._expected)
         self.graph: SplitGraph = build_graph(phy2log, logcnt, gpus, even)

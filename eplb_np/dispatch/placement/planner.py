@@ -96,6 +96,8 @@ def place_for_split(
     num_nodes = topology.num_nodes if topology.placement == "hierarchical" else 1
     num_samples = samples_for(num_windows, effort.num_samples)
     work = effort.work * num_samples // effort.num_samples
+    if certain and topology.num_replicas - topology.num_experts < topology.num_gpus:
+        num_samples *= 2  # GPUs on their own fit samples too well, if these are few
     sizes = (num_nodes, num_samples, work, int(certain), int(maps.logcnt.max()))
 
     def place(start: int, stop: int) -> None:
