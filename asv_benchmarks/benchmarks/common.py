@@ -48,10 +48,12 @@ DEPLOYMENTS = {
     "Kimi-K2 448 global 64": Deployment(60, 384, 448, 1, 1, 64),
     "large 6144 global 1024": Deployment(64, 4096, 6144, 1, 1, 1024),
     "one layer 72 global 8": Deployment(1, 64, 72, 1, 1, 8),
+    "DeepSeek-V3 360 global 72": Deployment(58, 256, 360, 1, 1, 72),
 }
 SMALLEST = "one layer 72 global 8"
+ROOMY = "DeepSeek-V3 360 global 72"  # for the split, which profits from spare slots
 MAIN = "DeepSeek-V3 288/8/4/32"
-MODELS = tuple(name for name in DEPLOYMENTS if name != SMALLEST)
+MODELS = tuple(name for name in DEPLOYMENTS if name not in (SMALLEST, ROOMY))
 POLICIES = ("hybrid", "deepseek", "refined")
 MAX_LOG2PHY_BYTES = 1 << 30
 IN_QUICK_PROFILE = {MAIN, "DeepSeek-V3 288 global 72", SMALLEST}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import eplb_np
-from eplb_np.dispatch import Splitter, make_quotas
+from eplb_np import Splitter, make_quotas
 from eplb_np.dispatch.jax import assign
 
 RANKS, TOKENS, WIDTH, HIDDEN = 8, 64, 16, 32  # one rank on each GPU

@@ -25,6 +25,7 @@ from eplb_np.forecast import LoadForecast
 from eplb_np.replay import Replay, mending, replay
 from eplb_np.workloads.traces import Scenario
 
+FOLDER = Path(__file__).parents[1] / "pictures"
 DEPLOYMENT = "288 global 72"
 SEED = 1
 PRICES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # in mean GPU loads
@@ -186,17 +187,21 @@ def draw_all(profiles: NDArray[np.float64], num_windows: int = 64) -> dict[str, 
         }
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write the pictures."""
-    folder = Path(arguments[0]) if arguments else Path(__file__).parents[1] / "pictures"
+def write_all(figures: dict[str, Figure], folder: Path) -> None:
+    """Write figures as SVG files, without what differs from run to run."""
     folder.mkdir(exist_ok=True)
-    figures = draw_all(read_profiles(None))
     with mpl.rc_context(STYLE):
         for name, figure in figures.items():
             path = folder / f"{name}.svg"
             figure.savefig(path, metadata={"Date": None, "Creator": None})
             lines = (line.rstrip() for line in path.read_text().splitlines())
             path.write_text("\n".join(lines) + "\n")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the pictures."""
+    folder = Path(arguments[0]) if arguments else FOLDER
+    write_all(draw_all(read_profiles(None)), folder)
 
 
 if __name__ == "__main__":

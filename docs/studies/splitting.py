@@ -26,7 +26,7 @@ from replays import read_profiles
 from split_rounds import EXPERTS_OF_TOKEN, KINDS, SHAPES, largest, windows
 
 import eplb_np
-from eplb_np.dispatch import Splitter
+from eplb_np import Splitter, assign, make_quotas
 from eplb_np.dispatch.evened_cpu import split_layer_evenly
 from eplb_np.dispatch.split_cpu import make_split_scratch, split_layer
 from eplb_np.replay import mending, replay
@@ -38,6 +38,7 @@ LATER = 4  # windows that it is judged on
 BATCHES = 10  # batches of each of them
 BATCH_TOKENS = (4_000, 16_000, 64_000, 256_000)
 SPARES = (0, 8, 16, 24, 32, 48, 64, 96, 128)
+RANK_TOKENS = 128  # of each rank, in `costs`
 WAYS = ("even", "late", "best")
 FEW_SPARES = "288 global 72"
 FIXED_SHAPES = ("288 global 32", "360 global 72")
@@ -74,7 +75,7 @@ def plan_for(history: NDArray[Any], topology: eplb_np.Topology, split: str) -> e
 def print_placement(profiles: Loads) -> None:
     """Plan for windows of each workload, and judge on later ones of it."""
     columns = ("deployment", "windows", "even, refined", "even, made for it",
-               "best split, refined", "best split, made for it", "nodes' bound", "ms a layer")  # fmt: skip
+               "best split, refined", "best split, made for it", "nodes' bound")  # fmt: skip
     print(f"| {' | '.join(columns)} |")
     print(f"|---|---|{'--:|' * (len(columns) - 2)}")
     for name, shape in SHAPES.items():
@@ -82,25 +83,24 @@ def print_placement(profiles: Loads) -> None:
         for kind in KINDS:
             for split in splits:
                 rows = [placement_of(profile, shape, kind, split) for profile in profiles]
-                cells = [f"{value:.4f}" for value in np.mean([row[:5] for row in rows], axis=0)]
+                cells = [f"{value:.4f}" for value in np.mean(rows, axis=0)]
                 cells[4] = "" if len(shape) == 2 else cells[4]
-                seconds = float(np.median([row[5] for row in rows]))
                 label = f'{name}, "certain"' if split == "certain" else name
-                print(f"| {label} | {kind} | {' | '.join(cells)} | {1e3 * seconds / profiles.shape[1]:.0f} |", flush=True)
+                print(f"| {label} | {kind} | {' | '.join(cells)} |", flush=True)
 
 
-def placement_of(profile: Loads, shape: tuple[int, ...], kind: str, split: str) -> tuple[float, ...]:
-    """Even and best split of the refined plan and of one made for the split, bound, seconds."""
+def placement_of(
+    profile: Loads, shape: tuple[int, ...], kind: str, split: str
+) -> tuple[float, ...]:
+    """Even and best split of the refined plan and of one made for the split, and the bound."""
     rng = np.random.default_rng(0)
     history = windows(profile, HISTORY, kind, rng)
     judged = windows(profile, LATER, kind, rng)
     topology = topology_of(shape, profile.shape[1])
     refined = balance(plan_for(history, topology, "even"), judged)
-    start = time.perf_counter()
     plan = plan_for(history, topology, split)
-    seconds = time.perf_counter() - start
     made = balance(plan, judged)
-    return refined[0], made[0], refined[1], made[1], bound_of_nodes(plan, judged), seconds
+    return refined[0], made[0], refined[1], made[1], bound_of_nodes(plan, judged)
 
 
 def bound_of_nodes(plan: eplb_np.Plan, judged: NDArray[np.int64]) -> float:
@@ -290,7 +290,11 @@ def print_moves(profiles: Loads, num_windows: int = 40) -> None:
                 ("mended, best split", mending(topology), "best"),
             ]
             rows += [
-                (f"mended for the best split, price {price:g}", following(rebalancer(price)), "best")
+                (
+                    f"mended for the best split, price {price:g}",
+                    following(rebalancer(price)),
+                    "best",
+                )
                 for price in PRICES
             ]
             rows += [
@@ -341,10 +345,16 @@ def microseconds(plan: eplb_np.Plan, expected: Loads, judged: NDArray[np.int64])
 
 
 def print_times(profiles: Loads) -> None:
-    """Print how long the split of a layer takes."""
-    columns = ("deployment", "windows", "refined", "evened out", "made for it", "evened out")
+    """Print how long the split of a layer takes, and a plan made for it."""
+    plan_for(
+        windows(profiles[0, :1], 2, "prefill", np.random.default_rng(0)),
+        topology_of((320, 32), profiles.shape[2]),
+        "best",
+    )  # compiles or loads the kernels
+    columns = ("deployment", "windows", "refined", "evened out", "made for it", "evened out",
+               "ms a layer to plan")  # fmt: skip
     print(f"| {' | '.join(columns)} |")
-    print(f"|---|---|{'---|' * 4}")
+    print(f"|---|---|{'---|' * 4}--:|")
     for name, shape in SHAPES.items():
         for kind in KINDS:
             rng = np.random.default_rng(0)
@@ -353,39 +363,45 @@ def print_times(profiles: Loads) -> None:
             topology = topology_of(shape, profiles.shape[2])
             cells = []
             for split in ("even", "best"):
+                start = time.thread_time()  # of this thread alone, whatever else runs
                 plan = plan_for(history, topology, split)
+                milliseconds = 1e3 * (time.thread_time() - start) / len(history[0])
                 cells += microseconds(plan, history.sum(axis=0).astype(np.float64), judged)
+            cells.append(f"{milliseconds:.0f}")
             print(f"| {name} | {kind} | {' | '.join(cells)} |", flush=True)
 
 
 def print_costs(profiles: Loads) -> None:
     """Print what one layer of one batch costs, called from Python: split, quotas, slots."""
-    ranks_tokens = 128  # of each rank
     print("| deployment | split | evened out | quotas | slots of a rank's tokens | own GPU, % |")
     print(f"|---|{'--:|' * 5}")
-    rng = np.random.default_rng(0)
     for name in FIXED_SHAPES:
-        topology = topology_of(SHAPES[name], profiles.shape[2])
-        plan = plan_for(windows(profiles[0], HISTORY, "decode", rng), topology, "best")
-        splitter = Splitter(plan, profiles[0])
-        share = profiles[0, 0] / profiles[0, 0].sum()
-        logits = np.log(share) + rng.gumbel(size=(topology.num_gpus, ranks_tokens, len(share)))
-        topk_ids = np.argsort(-logits, axis=2)[:, :, :EXPERTS_OF_TOKEN]
-        counts = np.array([np.bincount(ids.ravel(), minlength=len(share)) for ids in topk_ids])
-        total = counts.sum(axis=0)
-        slot_load = splitter.split_layer(0, total)
-        quotas = make_quotas(plan, slot_load, counts, layer=0)
-        own = [quotas[r, a:b].sum() for r, (a, b) in enumerate(
-            zip(topology.first_slots[:-1], topology.first_slots[1:], strict=True))]  # fmt: skip
-        calls: tuple[Callable[[], Any], ...] = (
-            lambda: splitter.split_layer(0, total, evened=False),
-            lambda: splitter.split_layer(0, total),
-            lambda: make_quotas(plan, slot_load, counts, layer=0),
-            lambda: assign(topk_ids[0], quotas[0], plan.log2phy[0]),
-        )
-        cells = [f"{1e6 * fastest(call):.0f}" for call in calls]
-        cells.append(f"{100 * np.sum(own) / counts.sum():.1f}")
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        print(f"| {name} | {' | '.join(costs(profiles[0], SHAPES[name]))} |", flush=True)
+
+
+def costs(profile: Loads, shape: tuple[int, ...]) -> list[str]:
+    """Microseconds of calls for a batch of `RANK_TOKENS`, and the share that stays on its GPU."""
+    rng = np.random.default_rng(0)
+    topology = topology_of(shape, profile.shape[1])
+    plan = plan_for(windows(profile, HISTORY, "decode", rng), topology, "best")
+    splitter = Splitter(plan, profile)
+    num_gpus, num_experts = topology.num_gpus, topology.num_experts
+    scores = np.log(profile[0] + 1e-12) + rng.gumbel(size=(num_gpus, RANK_TOKENS, num_experts))
+    topk_ids = np.argsort(-scores, axis=2)[:, :, :EXPERTS_OF_TOKEN]
+    counts = np.array([np.bincount(ids.ravel(), minlength=num_experts) for ids in topk_ids])
+    total = counts.sum(axis=0)
+    slot_load = splitter.split_layer(0, total)
+    quotas = make_quotas(plan, slot_load, counts, layer=0)
+    gpu_of_slot = topology.gpu_of_slot
+    own = sum(int(quotas[rank, gpu_of_slot == rank].sum()) for rank in range(num_gpus))
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: splitter.split_layer(0, total, evened=False),
+        lambda: splitter.split_layer(0, total),
+        lambda: make_quotas(plan, slot_load, counts, layer=0),
+        lambda: assign(topk_ids[0], quotas[0], plan.log2phy[0]),
+    )
+    cells = [f"{1e6 * fastest(call):.0f}" for call in calls]
+    return [*cells, f"{100 * own / int(counts.sum()):.1f}"]
 
 
 def fastest(call: Callable[[], Any], times: int = 200) -> float:
