@@ -102,11 +102,14 @@ def draw_spares(profile: Loads) -> Figure:
         curves = spare_curves(profile, num_gpus, "prefill")
         for name in ("best best", "even best", "even even"):
             axes.plot(SPARES, curves[name], markersize=4, **LINES[name])
-        axes.axvline(num_gpus, color=INK, linewidth=1, linestyle=(0, (1, 2)))
+        axes.axvline(
+            num_gpus, color=INK, linewidth=1, linestyle=(0, (1, 2)), label="one on each GPU"
+        )
+        axes.set_ylim(0.8, 1.01)
         axes.set_title(f"{num_gpus} GPUs", fontsize=10, color=INK)
         axes.set_xlabel(f"spare slots, beside {profile.shape[1]} experts")
     panels[0].set_ylabel("GPU balancedness")
-    figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=2, loc="outside upper center")
     return figure
 
 
