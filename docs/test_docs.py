@@ -11,6 +11,8 @@ import numba
 import numpy as np
 import pytest
 import replays
+import split_times
+import splitting
 import weighted_tables
 from ablation import PLANNED, VARIANTS, Variant, plan_variant, print_table, read_or_make
 
@@ -141,10 +143,72 @@ def test_bridges_raise_the_balance_and_are_counted(capsys: pytest.CaptureFixture
         assert some > 0
 
 
+few_loads = few_profiles / few_profiles.sum(axis=2, keepdims=True)
+SPLIT_ROWS = {  # header and line below it are not counted
+    "late": 2 * 2 * 2,
+    "spares": 2 * 2 * 3,
+    "moves": 4 * 2 * 6,
+    "placement": 6 * 2 + 2,
+    "workloads": 5,
+}
+
+
+@needs_jit
+@pytest.mark.slow
+@pytest.mark.parametrize("table", splitting.TABLES)
+def test_tables_of_the_split_are_printed(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    splitting.TABLES[table](few_loads)
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == SPLIT_ROWS[table]
+    assert {row.count("|") for row in rows} == {header.count("|")}
+
+
+@needs_jit
+def test_the_tables_of_the_split_say_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Late shares are between the even split and the best one; more spare slots never hurt."""
+    monkeypatch.setattr(splitting, "BATCH_TOKENS", (4_000, 64_000))
+    curves = splitting.batch_curves(few_loads[0], splitting.SHAPES["288 global 32"], "prefill")
+    for plan in ("even", "best"):
+        for even, late, best in zip(
+            *(curves[f"{plan} {way}"] for way in splitting.WAYS), strict=True
+        ):
+            assert even < late < best <= 1
+    monkeypatch.setattr(splitting, "SPARES", (0, 32, 128))
+    spare = splitting.spare_curves(few_loads[0], 32, "prefill")
+    assert spare["best best"] == sorted(spare["best best"])
+    assert spare["best best"][-1] > 0.999
+    bare, _, refined, made, bound = splitting.placement_of(
+        few_loads[0], splitting.SHAPES["288/8/4/32"], "prefill", "best"
+    )
+    assert bare < refined < made <= bound + 1e-9
+
+
+@needs_jit
+def test_what_follows_from_a_split_is_timed() -> None:
+    cells = split_times.costs(few_loads[0], splitting.SHAPES["288 global 32"])
+    assert len(cells) == 5
+    assert all(float(cell) > 0 for cell in cells)
+
+
+@needs_jit
+def test_a_moe_layer_in_jax_gives_the_same_output() -> None:
+    pytest.importorskip("jax", reason="JAX is not installed")
+    import moe_layer_jax
+
+    found = moe_layer_jax.run()
+    assert found["largest difference"] <= 1e-5 * found["largest output"]
+    assert found["mean"] <= found["best split"] < found["even split"] < found["without replicas"]
+    page = (DOCS / "dispatch.md").read_text()
+    for name in ("without replicas", "even split", "best split"):
+        assert f"| {name} | {found[name]:.4g} |" in page
+
+
 @needs_jit
 def test_pictures_are_drawn() -> None:
     pytest.importorskip("matplotlib")
     import pictures
+    import split_pictures
 
     figures = pictures.draw_all(few_profiles, num_windows=12)
+    figures |= split_pictures.draw_all(few_profiles, num_windows=12)
     assert {f"{name}.svg" for name in figures} == {path.name for path in PICTURES.glob("*.svg")}
