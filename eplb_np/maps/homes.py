@@ -29,7 +29,8 @@ def home_nodes(phy2log: NDArray[np.signedinteger[Any]], topology: Topology) -> N
     count = np.bincount(place, minlength=num_layers * topology.num_experts * num_nodes)
     count = count.reshape(num_layers, num_groups, group_size, num_nodes)
     rank = (count > 0).sum(axis=2) * (num_slots + 1) + count.sum(axis=2)
-    return rank.argmax(axis=2).repeat(group_size, axis=1)
+    home: NDArray[np.int64] = rank.argmax(axis=2).repeat(group_size, axis=1)
+    return home
 
 
 def away_from_home(
