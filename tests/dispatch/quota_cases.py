@@ -1,5 +1,6 @@
 """Random plans on several nodes, ranks with counts of their own, and whole splits of their sums."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,32 +37,44 @@ def random_case(rng: np.random.Generator, num_layers: int = 1, most: int = 1000)
 
 
 def plan_on_nodes(rng: np.random.Generator, num_layers: int) -> Plan:
-    """A plan of the split's tests, with its GPUs on nodes, or whole groups on nodes."""
-    if rng.random() < 0.25:
-        num_nodes = int(rng.integers(1, 4))
-        num_gpus = num_nodes * int(rng.integers(1, 4))
-        num_experts = 2 * num_nodes * int(rng.integers(1, 4))
-        slots = -(-num_experts // num_gpus) + int(rng.integers(0, 3))
-        load = rng.lognormal(sigma=1.5, size=(num_layers, num_experts))
-        return make_plan(
-            load,
-            num_replicas=slots * num_gpus,
-            num_gpus=num_gpus,
-            num_nodes=num_nodes,
-            num_groups=2 * num_nodes,
+    """Whole groups on nodes, a plan of the split's tests, or few experts that are everywhere."""
+    kind = rng.choice(["groups", "split", "crowded"], p=[0.25, 0.25, 0.5])
+    if kind == "split":
+        plan = random_plan(rng, num_layers)
+        divisors = [n for n in range(1, 9) if plan.topology.num_gpus % n == 0]
+        topology = replace(plan.topology, num_nodes=int(rng.choice(divisors)))
+        return Plan(plan.phy2log, plan.phyrank, topology, "random")
+    num_nodes = int(rng.integers(2, 4))
+    num_gpus = num_nodes * int(rng.integers(2, 4))
+    if kind == "crowded":
+        num_experts = int(rng.integers(1, 5))
+        gone = rng.integers(num_gpus) if rng.random() < 0.3 else -1
+        topology = Topology(
+            num_experts,
+            3 * num_gpus,
+            num_gpus,
+            num_nodes,
+            active_gpus=[g for g in range(num_gpus) if g != gone],
         )
-    plan = random_plan(rng, num_layers)
-    sizes = plan.topology
-    divisors = [n for n in range(1, sizes.num_gpus + 1) if sizes.num_gpus % n == 0]
-    topology = Topology(
-        sizes.num_experts,
-        sizes.num_replicas,
-        sizes.num_gpus,
-        num_nodes=int(rng.choice(divisors)),
-        gpu_slots=np.diff(sizes.first_slots).tolist(),
-        active_gpus=sizes.active_gpus,
+        phy2log = rng.integers(-1, num_experts, (num_layers, 3 * num_gpus))
+        usable = np.flatnonzero(topology.gpu_of_slot != gone)
+        for row in phy2log:
+            row[rng.choice(usable, num_experts, replace=False)] = np.arange(num_experts)
+        phy2log[:, topology.gpu_of_slot == gone] = -1
+        phyrank = [
+            [(row[:i] == e).sum() if e >= 0 else -1 for i, e in enumerate(row)] for row in phy2log
+        ]
+        return Plan(phy2log, phyrank, topology, "random")
+    num_experts = 2 * num_nodes * int(rng.integers(1, 4))
+    slots = -(-num_experts // num_gpus) + int(rng.integers(0, 3))
+    load = rng.lognormal(sigma=1.5, size=(num_layers, num_experts))
+    return make_plan(
+        load,
+        num_replicas=slots * num_gpus,
+        num_gpus=num_gpus,
+        num_nodes=num_nodes,
+        num_groups=2 * num_nodes,
     )
-    return Plan(plan.phy2log, plan.phyrank, topology, "random")
 
 
 def any_split(rng: np.random.Generator, plan: Plan, total: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ def test_as_many_as_possible_stay_on_their_gpu_and_node():
 
 def test_no_other_quotas_keep_more():
     """A linear program: a token on its GPU is worth more than all tokens on their nodes."""
-    for case in cases(4, fewer(150, 30), most=20):
+    for case in cases(4, fewer(150, 100), most=20):
         topology, counts, load = case.plan.topology, case.counts[0], case.slot_load[0]
         slot = np.flatnonzero(case.plan.phy2log[0] >= 0)
         expert, gpu, ranks = case.plan.phy2log[0][slot], topology.gpu_of_slot[slot], ranks_of(case)

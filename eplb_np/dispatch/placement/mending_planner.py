@@ -36,7 +36,7 @@ from eplb_np.topology import Gpus, Topology
 NUM_SAMPLES = 16
 """Loads that are drawn around the workloads, half of them around the coming window."""
 
-WORK = 40_000
+WORK = 100_000
 """GPUs that the searches for paths in a layer may visit."""
 
 WIDENING = 1.2
