@@ -29,6 +29,7 @@ import eplb_np
 from eplb_np import workloads
 from eplb_np.dispatch import Splitter
 from eplb_np.forecast import LoadForecast
+from eplb_np.maps.homes import away_from_home
 from eplb_np.workloads.traces import Scenario
 
 DEPLOYMENT = "288/8/4/32"
@@ -252,11 +253,17 @@ def print_package_table(
         for number in bridges:
             sizes = replace(topology, bridges=number)
             plan = eplb_np.make_plan(history, sizes, policy="refined", split="best")
-            found = Bridging(plan, windows[:1], seed).judge(windows)
+            used = away_from_home(plan.phy2log, sizes).sum() / plan.num_layers
+            at_once = windows.sum() / sizes.num_gpus
+            even, best = (
+                at_once
+                / sum(plan.gpu_load(load, split=split).max(axis=1).sum() for load in windows)
+                for split in ("even", "best")
+            )
             crossing = sum(plan.crossing(load) * load.sum() for load in windows) / windows.sum()
             print(
-                f"| {scenario} | {number} | {found.bridges:.1f} | {found.even:.3f} | "
-                f"{found.best:.3f} | {100 * crossing:.1f} |",
+                f"| {scenario} | {number} | {used:.1f} | {even:.3f} | "
+                f"{best:.3f} | {100 * crossing:.1f} |",
                 flush=True,
             )
 
