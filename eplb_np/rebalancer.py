@@ -369,7 +369,7 @@ class Rebalancer:
                     f"{rebalancer._forecast.shape}"
                 )
             rebalancer._forecast = forecast
-            if rebalancer._split == "best":
+            if rebalancer._split != "even":
                 rebalancer._workloads.restore(
                     {
                         name.removeprefix(WORKLOADS): array
