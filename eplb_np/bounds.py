@@ -23,7 +23,8 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
         Load of each logical expert, in any unit. An expert's replicas share its load evenly.
     topology : Topology
         Sizes of the deployment. Where its placement is hierarchical, the bound is over plans
-        that keep groups whole and give each node the same number of groups.
+        that keep groups whole and give each node the same number of groups. With bridges, it is
+        over all plans.
 
     Returns
     -------
@@ -79,7 +80,7 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
         weight.sum(axis=1) / speed.sum(), _largest_replica(weight, int(slots.sum())) / speed.max()
     )
     num_groups, num_nodes = topology.packed_groups_and_nodes
-    if num_nodes > 1:
+    if num_nodes > 1 and topology.bridges == 0:
         group_load = weight.reshape(weight.shape[0], num_groups, -1).sum(axis=2)
         fastest = speed.reshape(num_nodes, -1).sum(axis=1).max()
         bound = np.maximum(bound, _heaviest_node(group_load, num_nodes) / fastest)

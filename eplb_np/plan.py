@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike
@@ -17,11 +17,12 @@ from eplb_np._arguments import as_list, as_size, check_is, is_one_of, one_line
 from eplb_np._files.archive import ArchiveFormat
 from eplb_np._loads.host import as_array
 from eplb_np.bounds import lower_bound
+from eplb_np.maps.homes import away_from_home
 from eplb_np.maps.log2phy import make_log2phy
 from eplb_np.maps.maps import Maps, check_maps, count_replicas, read_only
 from eplb_np.moves.moves import Moves, moves_between
 from eplb_np.policies import Device, Split, check_split, function_named, log2phy_width
-from eplb_np.topology import Placement, Topology
+from eplb_np.topology import Placement, Topology, stored_sizes
 
 PLAN_FILE = ArchiveFormat(
     "eplb_np.plan",
@@ -211,14 +212,20 @@ class Plan:
         check_split(split)
         if split == "even" and topology.gpu_slots is None:
             return metrics.gpu_load(self.phy2log, self.logcnt, load, topology.num_gpus)
-        if split == "even":
-            slots = metrics.replica_load(self.phy2log, self.logcnt, load)
-        else:
-            slots = function_named("eplb_np.dispatch.splitter:split_load")(self, load)
+        slots = self._slot_load(load, split)
         shape = (self.num_layers, topology.num_gpus)
         flat = topology.gpu_of_slot + topology.num_gpus * np.arange(self.num_layers)[:, None]
         per_gpu: NDArray[Any] = np.bincount(flat.ravel(), slots.ravel(), shape[0] * shape[1])
         return per_gpu.reshape(shape)
+
+    def _slot_load(self, load: ArrayLike, split: Split) -> NDArray[Any]:
+        """Load of each slot, [L, P]."""
+        slots: NDArray[Any]
+        if split == "even":
+            slots = metrics.replica_load(self.phy2log, self.logcnt, load)
+        else:
+            slots = function_named("eplb_np.dispatch.splitter:split_load")(self, load)
+        return slots
 
     def gpu_time(self, load: ArrayLike, *, split: Split = "even") -> NDArray[np.float64]:
         """Compute the time that each GPU takes: its load over its speed, shape [L, num_gpus].
@@ -262,6 +269,47 @@ class Plan:
         longest = float(time.max(axis=1).sum())
         at_once = float((time / topology.slowness).sum()) / topology.active_speed
         return at_once / longest if longest > 0 else 1.0
+
+    def crossing(self, load: ArrayLike, *, split: Split = "best") -> float:
+        """Compute which share of the load is served outside the node of its expert's group.
+
+        That is the traffic that bridges (see `Topology`) add between nodes.
+
+        Parameters
+        ----------
+        load : array_like, shape [L, E]
+            Load of each logical expert, in any unit.
+        split : {"best", "even"}, default: "best"
+            As in `gpu_load`. Of the best splits, the evened-out one, which is not made for little
+            traffic.
+
+        Returns
+        -------
+        float
+            From 0 to 1: the load of the slots that are not on the home node of their expert's
+            group, over all load; both summed over layers. 0 without load.
+
+        Notes
+        -----
+        The home node of a group in a layer is where most of its experts have a replica; of
+        several such nodes, the one with most of its replicas; then the lowest. The share is 0 if
+        groups are whole on their nodes.
+
+        Examples
+        --------
+        >>> from eplb_np import Topology, make_plan
+        >>> topology = Topology(4, 6, num_gpus=2, num_nodes=2, num_groups=2, bridges=1)
+        >>> plan = make_plan([[90, 30, 10, 10]], topology, policy="refined", split="best")
+        >>> plan.phy2log.tolist()  # node 1 holds expert 0 as well
+        [[0, 0, 1, 3, 0, 2]]
+        >>> round(plan.crossing([[90, 30, 10, 10]]), 3)
+        0.357
+        """
+        check_split(split)
+        slots = self._slot_load(load, split)
+        total = float(slots.sum())
+        crossing = float(slots[away_from_home(self.phy2log, self.topology)].sum())
+        return crossing / total if total > 0 else 0.0
 
     def replica_balancedness(self, load: ArrayLike) -> float:
         """Ratio of mean to largest replica load, both summed over layers.
@@ -385,7 +433,7 @@ class Plan:
         header = {
             "policy": self.policy,
             "placement": self.placement,
-            "topology": asdict(self.topology),
+            "topology": stored_sizes(self.topology),
             "dtype": self.dtype.name,
             "moe_layer_ids": list(self.moe_layer_ids or ()),
         }

@@ -114,7 +114,7 @@ def make_plan(  # noqa: PLR0913
         ``policy``, ``device`` or ``dtype`` is unknown; if ``moe_layer_ids`` does not fit the
         layers; if ``current`` is not a plan of the same layers, experts and slots; or if a
         policy other than the refined one is asked to mend, to plan for GPUs that differ, or for
-        the best split. All
+        the best split; or if ``topology`` has bridges, and ``split`` is "even". All
         of this is checked before any planning.
     eplb_np.cuda.DeviceError
         If ``device="cuda"`` and no GPU is usable; the message says what is missing.
@@ -156,7 +156,7 @@ def make_plan(  # noqa: PLR0913
     }  # fmt: skip
     topology = _topology_of(num_experts, topology, sizes, active_gpus, current)
     check_policy(policy, topology)
-    check_planned_split(split, policy)
+    check_planned_split(split, policy, topology)
     check_limits(limits)
     check_room(num_layers, topology)
     if current is not None:

@@ -88,14 +88,19 @@ def check_split(split: str) -> None:
         raise ValueError(f"split={one_line(split)} is unknown: give 'even' or 'best'")
 
 
-def check_planned_split(split: str, policy: str) -> None:
-    """Raise ``ValueError`` for an unknown split, or one that the policy cannot plan for."""
+def check_planned_split(split: str, policy: str, topology: Topology | None = None) -> None:
+    """Raise ``ValueError`` for an unknown split, or one that cannot be planned for."""
     if not is_one_of(split, get_args(PlannedSplit)):
         raise ValueError(f"split={one_line(split)} is unknown: give 'even', 'best' or 'certain'")
     if split != "even" and POLICIES[policy].split_planner is None:
         raise ValueError(
             f"policy={policy!r} plans for the even split only: give policy='refined' with "
             f"split={split!r}, or leave out split"
+        )
+    if split == "even" and topology is not None and topology.bridges > 0:
+        raise ValueError(
+            f"bridges={topology.bridges}, but bridges are placed for the best split only: give "
+            "policy='refined' with split='best', or bridges=0"
         )
 
 

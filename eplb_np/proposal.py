@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from eplb_np.forecast import Expected
+from eplb_np.maps.homes import groups_are_home
 from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan
 from eplb_np.policies import PlannedSplit, Split
@@ -51,7 +50,7 @@ def reason_of(
     why = "the workload has changed; " if switched else ""
     if before.topology.active_gpus != after.topology.active_gpus:
         why = "the active GPUs have changed; "
-    if limited and not _groups_are_whole(after):
+    if limited and not groups_are_home(after.phy2log, after.topology):
         why += "groups are still moving back to their nodes; "
     split: Split = "even" if planned_split == "even" else "best"
     then = after.balancedness(load, split=split)
@@ -65,15 +64,3 @@ def reason_of(
         else f"from {before.balancedness(load, split=split):.4f} "
     )
     return f"{why}{fetches} expected balancedness {start}to {then:.4f}{under}"
-
-
-def _groups_are_whole(plan: Plan) -> bool:
-    """Whether every group is on one node, or placement is global."""
-    topology = plan.topology
-    if topology.placement == "global":
-        return True
-    there = np.zeros((plan.num_layers, topology.num_groups, topology.num_nodes), bool)
-    layer, slot = np.nonzero(plan.phy2log >= 0)
-    group = plan.phy2log[layer, slot] // (topology.num_experts // topology.num_groups)
-    there[layer, group, topology.gpu_of_slot[slot] // topology.gpus_per_node] = True
-    return bool((there.sum(axis=2) <= 1).all())

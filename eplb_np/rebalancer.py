@@ -23,7 +23,7 @@ from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.planning import Wanted, as_integer_type, check_current, check_is_plan, plan_next
 from eplb_np.policies import PlannedSplit, check_planned_split
 from eplb_np.proposal import Proposal, reason_of
-from eplb_np.topology import Topology
+from eplb_np.topology import Topology, stored_sizes
 
 POLICY = "refined"
 """The policy that makes the first plan, and mends it from then on."""
@@ -115,7 +115,7 @@ class Rebalancer:
     ) -> None:
         check_is("topology", topology, Topology, "build one from the sizes")
         check_limits(limits)
-        check_planned_split(split, POLICY)
+        check_planned_split(split, POLICY, topology)
         if num_layers is None and current is None:
             raise ValueError("neither num_layers nor current is given: give one of them")
         if current is not None:
@@ -302,12 +302,12 @@ class Rebalancer:
         with self._proposing, self._observing:
             current = self._current
             header = {
-                "topology": asdict(self._topology),
+                "topology": stored_sizes(self._topology),
                 "num_layers": self._num_layers,
                 "moe_layer_ids": list(self._layer_ids),
                 "dtype": self._dtype.name,
                 "limits": asdict(self._limits),
-                "plan_topology": None if current is None else asdict(current.topology),
+                "plan_topology": None if current is None else stored_sizes(current.topology),
                 "policy": None if current is None else current.policy,
                 "lost_gpus": sorted(self._lost_gpus),
                 "split": self._split,

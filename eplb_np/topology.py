@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, SupportsFloat, TypeVar
+from typing import Any, Literal, NamedTuple, SupportsFloat, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,6 +61,10 @@ class Topology:
         The GPUs that are available, as ids or as a mask; by default all. Stored as an ascending
         tuple of ids, or as None if all are. The slots of a GPU that is gone keep their numbers
         and stay empty.
+    bridges : int, default: 0
+        Where whole groups go to nodes: the most redundant slots of a layer that may hold an expert
+        of another node's group. Every expert keeps a replica on its group's node. Only plans for
+        the best split have bridges. `Plan.crossing` says how much load they take to other nodes.
 
     Raises
     ------
@@ -68,15 +72,17 @@ class Topology:
         If a size is not a positive integer, or two sizes do not fit together: the message names
         the nearest sizes that do. If a speed, or the ratio of two speeds, is out of range. If the
         active GPUs have fewer slots than there are experts:
-        the message says how many are missing.
+        the message says how many are missing. If there are more bridges than redundant slots, or
+        bridges although groups cannot be shared out to several nodes.
 
     Notes
     -----
     GPU ``g`` belongs to node ``g // gpus_per_node``, and its slots follow those of the GPUs
     before it. If there are several nodes and ``num_nodes`` divides ``num_groups``, placement is
-    hierarchical: whole groups go to nodes. Otherwise it is global, as in the published
-    algorithm: any expert may go to any GPU. It is global on one node, whatever the groups, and
-    also if so many GPUs are gone that some node lacks the slots for its share of the groups.
+    hierarchical: whole groups go to nodes, but for bridges. Otherwise it is global, as in the
+    published algorithm: any expert may go to any GPU. It is global on one node, whatever the
+    groups, and also if so many GPUs are gone that some node lacks the slots for its share of the
+    groups.
     """
 
     num_experts: int
@@ -87,6 +93,7 @@ class Topology:
     gpu_slots: Sequence[int] | None = None
     gpu_speeds: Sequence[float] | None = None
     active_gpus: Sequence[int] | None = None
+    bridges: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_experts", "num_replicas", "num_gpus", "num_nodes", "num_groups"):
@@ -108,6 +115,7 @@ class Topology:
                 f"num_replicas={self.num_replicas} is less than num_gpus={self.num_gpus}: every "
                 f"GPU needs a slot, so give num_replicas={self.num_gpus} or more, or fewer GPUs"
             )
+        self._check_bridges()
         if self._is_plain:
             return
         slots = _as_slots(self.gpu_slots, self.num_replicas, self.num_gpus)
@@ -122,6 +130,21 @@ class Topology:
                 f"active_gpus: {len(active)} active GPUs have {there} slots for "
                 f"num_experts={self.num_experts}, so {self.num_experts - there} slots are missing: "
                 "add GPUs to active_gpus, or give each GPU more slots"
+            )
+
+    def _check_bridges(self) -> None:
+        object.__setattr__(self, "bridges", as_size("bridges", self.bridges, minimum=0))
+        most = self.num_replicas - self.num_experts
+        if self.bridges > most:
+            raise ValueError(
+                f"bridges={self.bridges} is more than the {most} redundant slots of a layer: "
+                f"give bridges={most} or less, or more num_replicas"
+            )
+        if self.bridges > 0 and (self.num_nodes == 1 or self.num_groups % self.num_nodes):
+            raise ValueError(
+                f"bridges={self.bridges} needs groups that can be shared out to several nodes, but "
+                f"num_nodes={self.num_nodes} and num_groups={self.num_groups}: give bridges=0, as "
+                "any expert may go to any GPU"
             )
 
     @property
@@ -245,6 +268,17 @@ class Topology:
             f"policy={policy!r} needs GPUs that are alike, but gpu_slots differ, from "
             f"{min(self.gpu_slots or ())} to {self.slots_per_gpu}: {hint}"
         )
+
+
+def stored_sizes(topology: Topology) -> dict[str, Any]:
+    """Return the arguments that make the topology again, for files.
+
+    Without bridges, they are those that files had before there were any.
+    """
+    sizes = asdict(topology)
+    if topology.bridges == 0:
+        del sizes["bridges"]
+    return sizes
 
 
 def _as_slots(slots: Sequence[int] | None, num_replicas: int, num_gpus: int) -> tuple[int, ...]:

@@ -9,13 +9,15 @@ plans on the 8 windows that follow, and counts the load that crosses: the (token
 are served outside the node of the expert's group. Splits differ in that; "at least" is a lower
 bound for any best split: what exceeds the room of the experts' own nodes.
 
-The search is in plain Python and slow. It shows what there is to gain, not how to plan.
+The search is in plain Python and slow. It shows what there is to gain, not how to plan. The last
+table, which `--package` prints alone, is of the plans that the package makes.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,13 +238,40 @@ def print_table(
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
+def print_package_table(
+    profiles: NDArray[Any], bridges: Sequence[int] = (0, 4, 8, 16), seed: int = 0
+) -> None:
+    """Print what `make_plan` reaches with bridges."""
+    print("| trace | bridges allowed | used | even split | best split | % crossing |")
+    print(f"|---|{'--:|' * 5}")
+    topology = topology_of(DEPLOYMENT, profiles.shape[2])
+    for scenario in SCENARIOS:
+        trace = workloads.scenario_trace(scenario, profiles, num_windows=2 * LOOKBACK, seed=seed)
+        history = trace.load[:LOOKBACK].astype(np.float32)
+        windows = trace.load[LOOKBACK:].astype(np.float64)
+        for number in bridges:
+            sizes = replace(topology, bridges=number)
+            plan = eplb_np.make_plan(history, sizes, policy="refined", split="best")
+            found = Bridging(plan, windows[:1], seed).judge(windows)
+            crossing = sum(plan.crossing(load) * load.sum() for load in windows) / windows.sum()
+            print(
+                f"| {scenario} | {number} | {found.bridges:.1f} | {found.even:.3f} | "
+                f"{found.best:.3f} | {100 * crossing:.1f} |",
+                flush=True,
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--loads", type=Path, metavar="FOLDER", help="recorded loads")
     parser.add_argument("--every", type=int, default=5, help="plan every n-th layer only")
     parser.add_argument("--rounds", type=int, default=60, help="of the search, for each row")
+    parser.add_argument("--package", action="store_true", help="only what the package plans")
     options = parser.parse_args(arguments)
-    print_table(read_profiles(options.loads)[:, :: options.every], options.rounds)
+    profiles = read_profiles(options.loads)[:, :: options.every]
+    if not options.package:
+        print_table(profiles, options.rounds)
+    print_package_table(profiles)
 
 
 if __name__ == "__main__":

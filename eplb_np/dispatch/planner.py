@@ -5,6 +5,7 @@ Letters: W workloads, L layers, E logical experts, P slots, D GPUs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from eplb_np.dispatch.placement.mending_planner import Ahead, mend_for_split
 from eplb_np.dispatch.placement.planner import place_for_split
 from eplb_np.forecast import Expected
 from eplb_np.local_search.planner import make_maps
+from eplb_np.maps.homes import groups_are_home
 from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import MoveLimits, fetch_budget
 from eplb_np.mending.planner import mend_maps
@@ -31,7 +33,11 @@ def plan_maps(
     certain: bool,
     num_threads: int | None = None,
 ) -> Maps:
-    """Plan for all workloads that may come, maybe ``certain`` that batches are always split."""
+    """Plan for all workloads that may come, maybe ``certain`` that batches are always split.
+
+    Where slots must be filled or emptied, all bridges are pulled home, and built anew, within the
+    limits, once every group is whole.
+    """
     share = _shares(expected)
     noise = expected.noise or ASSUMED_NOISE
     threads = choose_num_threads(num_threads, share.shape[1], topology.num_replicas)
@@ -47,6 +53,8 @@ def plan_maps(
         spent = fetched_slots(held, phy2log).sum(axis=0)
         np.subtract.at(budget, topology.gpu_of_slot, spent)
         budget[-1] -= spent.sum()
+        if _needs_repair(phy2log, topology):
+            topology = replace(topology, bridges=0)
     load = np.asarray(expected.load, np.float64).sum(axis=1)
     price = limits.price * topology.active_speed / np.where(load > 0, load, np.inf)
     # Half of the samples are of the coming window, the others of all workloads.
@@ -72,18 +80,8 @@ def _rows_to_one(share: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _needs_repair(held: NDArray[np.int64], topology: Topology) -> bool:
-    """Whether slots must be filled or emptied, an expert is lost, or a group is not on one node."""
+    """Whether slots must be filled or emptied, an expert is lost, or a group is not at home."""
     active = (topology.active_slots > 0)[topology.gpu_of_slot]
     if ((held != EMPTY) != active).any() or not count_replicas(held, topology.num_experts).all():
         return True
-    if topology.placement == "global":
-        return False
-    group = held // (topology.num_experts // topology.num_groups)
-    node = topology.gpu_of_slot // topology.gpus_per_node
-    home = np.full((len(held), topology.num_groups), -1)
-    rows = np.arange(len(held))[:, None]
-    filled = held != EMPTY
-    home[np.broadcast_to(rows, held.shape)[filled], group[filled]] = np.broadcast_to(
-        node, held.shape
-    )[filled]
-    return bool((home[rows, group] != node)[filled].any())
+    return not groups_are_home(held, topology)

@@ -204,9 +204,9 @@ def test_where_spare_slots_are_few_one_part_is_connected_and_the_rest_alone() ->
 
 
 # Compiled once: every call of `compiled` makes a new function.
-make_search = compiled(layers_module._make_search)
-take_plan = compiled(layers_module._take_plan)
-take_load = compiled(layers_module._take_load)
+make_search = compiled(layers_module.make_search)
+take_plan = compiled(layers_module.take_plan)
+take_load = compiled(layers_module.take_load)
 draw = compiled(draw_samples)
 fill = compiled(fill_layer)
 

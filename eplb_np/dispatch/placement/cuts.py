@@ -5,7 +5,8 @@ load over the speed of the set is a lower bound on the time, and the best such b
 time itself. Sets that were binding once are kept. When a move is tried, only what its two experts
 add to a set, or take from it, has to be counted: most moves are refused without a split.
 
-The first sets are *floors*, of which no move can take anything: the GPUs of a node.
+The first sets are *floors*, of which no move can take anything: the GPUs of a node; or
+where bridges can take load off nodes, all GPUs.
 
 Letters: E logical experts, D GPUs, S samples, K sets.
 """

@@ -21,14 +21,18 @@ FIRST, SECOND, GAINS, LOSES = 0, 1, 2, 3
 MOVE_SIZE = 4
 REASSIGN = -1
 
+MOST, NOW = 0, 1
+
 
 class Layer(NamedTuple):
-    """What each slot holds; `fill_layer` sets all but the first four."""
+    """What each slot holds; `fill_layer` sets what follows from the first six."""
 
     gpu: Ints  # [P], GPU of each slot; slots of a GPU follow each other
     first: Ints  # [D + 1], first slot of each GPU, then P
-    node: Ints  # [D], lowest GPU of its node; replicas stay on their node
+    node: Ints  # [D], lowest GPU of its node; all replicas but bridges stay on their node
     slowness: Doubles  # [D]
+    home: Ints  # [E], lowest GPU of the node of its group; counts only if there may be bridges
+    bridges: Ints  # [2], slots that hold an expert of another node's group: most, and now
     expert: Ints  # [P], expert in each slot
     logcnt: Ints  # [E], replicas of each expert
     replica: Ints  # [E, X], their slots, in no particular order
@@ -51,6 +55,9 @@ def fill_layer(layer: Layer) -> None:
         layer.even[g] = 0.0
     for slot in range(expert.shape[0]):
         layer.even[gpu[slot]] += layer.weight[expert[slot]] / logcnt[expert[slot]]
+    layer.bridges[NOW] = 0
+    for slot in range(expert.shape[0]):
+        layer.bridges[NOW] += _is_bridge(layer, slot)
 
 
 @kernel
@@ -92,13 +99,18 @@ def may_swap(layer: Layer, a: Int, b: Int) -> bool:
 
 @kernel
 def may_reassign(layer: Layer, slot: Int, x: Int) -> bool:
-    """Whether a slot may be given to expert ``x``, all of whose replicas are on one node."""
+    """Whether a slot may be given to expert ``x``, on its node or as a bridge."""
     h = layer.gpu[slot]
     z = layer.expert[slot]
     count = layer.logcnt[z]
     if z == x or count < 2 or layer.logcnt[x] == layer.replica.shape[1]:
         return False
-    if layer.node[layer.gpu[layer.replica[x, 0]]] != layer.node[h] or holds(layer, h, x):
+    if holds(layer, h, x):
+        return False
+    if layer.bridges[MOST] == 0:
+        if layer.node[layer.gpu[layer.replica[x, 0]]] != layer.node[h]:
+            return False
+    elif not _may_bridge(layer, slot, x):
         return False
     more = layer.weight[z] / (count - 1) - layer.weight[z] / count
     here = layer.weight[x] / (layer.logcnt[x] + 1) - layer.weight[z] / (count - 1)
@@ -109,6 +121,29 @@ def may_reassign(layer: Layer, slot: Int, x: Int) -> bool:
         if (layer.even[g] + change) * layer.slowness[g] > longest:
             return False
     return True
+
+
+@kernel
+def _may_bridge(layer: Layer, slot: Int, x: Int) -> bool:
+    """Whether a slot may change to expert ``x`` as far as bridges and homes are concerned."""
+    node = layer.node[layer.gpu[slot]]
+    z = layer.expert[slot]
+    more = int(layer.home[x] != node) - int(layer.home[z] != node)
+    if more > 0 and layer.bridges[NOW] + more > layer.bridges[MOST]:
+        return False
+    if layer.home[z] != node:
+        return True
+    at_home = 0
+    for j in range(layer.logcnt[z]):
+        at_home += int(layer.node[layer.gpu[layer.replica[z, j]]] == node)
+    return at_home > 1
+
+
+@kernel
+def _is_bridge(layer: Layer, slot: Int) -> Int:
+    """1 if a slot holds an expert of another node's group, else 0."""
+    away: Int = int(layer.home[layer.expert[slot]] != layer.node[layer.gpu[slot]])
+    return away
 
 
 @kernel
@@ -154,7 +189,9 @@ def _reassign(layer: Layer, slot: Int, x: Int, z: Int) -> None:
     layer.replica[z, _place(layer, z, slot)] = layer.replica[z, layer.logcnt[z]]
     layer.replica[x, layer.logcnt[x]] = slot
     layer.logcnt[x] += 1
+    layer.bridges[NOW] -= _is_bridge(layer, slot)
     layer.expert[slot] = x
+    layer.bridges[NOW] += _is_bridge(layer, slot)
     _add_even(layer, x, 1.0)
     _add_even(layer, z, 1.0)
 

@@ -11,7 +11,7 @@ from eplb_np._numba.types import Doubles, Int, Ints
 from eplb_np.dispatch.placement.cuts import make_cuts
 from eplb_np.dispatch.placement.flows import make_flows
 from eplb_np.dispatch.placement.generator import next_number, seed_generator
-from eplb_np.dispatch.placement.layer import MOVE_SIZE, Layer, fill_layer, longest_even_time
+from eplb_np.dispatch.placement.layer import MOST, MOVE_SIZE, Layer, fill_layer, longest_even_time
 from eplb_np.dispatch.placement.parts import make_parts, separate_node
 from eplb_np.dispatch.placement.samples import draw_samples
 from eplb_np.dispatch.placement.search import Search, climb, start_search
@@ -47,11 +47,13 @@ SEEDS = STEPS + 2
 MORE_REPLICAS = 8
 """An expert may get so many replicas more than the one that has most."""
 
-NODES, SAMPLES, WORK, CERTAIN, MOST_REPLICAS, FIRST_LAYER = 0, 1, 2, 3, 4, 5
+NODES, SAMPLES, WORK, CERTAIN, MOST_REPLICAS, BRIDGES, FIRST_LAYER = range(7)
 
 
 @entry
-def place_layers(load: Doubles, gpus: Gpus, noise: float, sizes: Ints, maps: Maps) -> None:
+def place_layers(
+    load: Doubles, gpus: Gpus, noise: float, sizes: Ints, home: Ints, maps: Maps
+) -> None:
     """Improve the plans of L layers.
 
     Parameters
@@ -62,9 +64,12 @@ def place_layers(load: Doubles, gpus: Gpus, noise: float, sizes: Ints, maps: Map
         The GPUs.
     noise : float
         Variance of a share over the share.
-    sizes : [6] int64
+    sizes : [7] int64
         Nodes that groups are whole on; samples; work; whether all batches are certain to be split;
-        replicas of the expert that has most; the number of the first layer, which seeds it.
+        replicas of the expert that has most; bridges; the number of the first layer, which seeds
+        it.
+    home : [L, E] int64
+        Lowest GPU of the node of each expert's group; counts only if there may be bridges.
     maps : Maps
         In and out.
     """
@@ -78,6 +83,7 @@ def place_layers(load: Doubles, gpus: Gpus, noise: float, sizes: Ints, maps: Map
         num_slots = list_slots(phy2log[i], gpus, slot_of)
         search = make_search(num_slots, num_gpus, num_experts, most, sizes[SAMPLES])
         take_plan(search.layer, phy2log[i], slot_of, gpus, sizes[NODES])
+        allow_bridges(search.layer, home[i], sizes[BRIDGES])
         speed = take_load(search.layer, load[:, i], share)
         if speed > 0.0:
             _place_layer(search, share, noise, speed, sizes, sizes[FIRST_LAYER] + i)
@@ -90,11 +96,14 @@ def place_layers(load: Doubles, gpus: Gpus, noise: float, sizes: Ints, maps: Map
 def _place_layer(
     search: Search, share: Doubles, noise: float, speed: float, sizes: Ints, seed: Int
 ) -> None:
-    """Improve the plan; and where that is allowed and better, make one of two parts."""
+    """Improve the plan; and where that is allowed and better, make one of two parts.
+
+    Nodes that bridges connect are not planned in parts.
+    """
     layer, saved = search.layer, search.saved
     work = sizes[WORK]
     fill_layer(layer)
-    if sizes[CERTAIN] == 0:
+    if sizes[CERTAIN] == 0 or sizes[BRIDGES] > 0:
         _improve(search, share, noise * WIDENING**2, LADDER**2, speed, work, seed, EVEN_SLACK)
         return
     _copy(layer.expert, saved)
@@ -194,6 +203,14 @@ def take_plan(layer: Layer, phy2log: Ints, slot_of: Ints, gpus: Gpus, num_nodes:
 
 
 @kernel
+def allow_bridges(layer: Layer, home: Ints, most: Int) -> None:
+    """Set how many slots may hold experts of other nodes' groups, and where these are at home."""
+    layer.bridges[MOST] = most
+    for e in range(home.shape[0]):
+        layer.home[e] = home[e]
+
+
+@kernel
 def _number_nodes(layer: Layer, num_nodes: Int) -> None:
     num_gpus = layer.node.shape[0]
     for g in range(num_gpus):
@@ -232,9 +249,9 @@ def make_search(
 ) -> Search:
     """Allocate the working memory of a layer's search."""
     layer = Layer(
-        ints(num_slots), ints(num_gpus + 1), ints(num_gpus), doubles(num_gpus), ints(num_slots),
-        ints(num_experts), int_table(num_experts, most), doubles(num_experts), doubles(num_gpus),
-        doubles(1),
+        ints(num_slots), ints(num_gpus + 1), ints(num_gpus), doubles(num_gpus),
+        ints(num_experts), ints(2), ints(num_slots), ints(num_experts),
+        int_table(num_experts, most), doubles(num_experts), doubles(num_gpus), doubles(1),
     )  # fmt: skip
     search = Search(
         layer, double_table(num_experts, num_samples),
@@ -244,6 +261,7 @@ def make_search(
         doubles(num_samples), ints(num_samples), ints(num_gpus), ints(1), ints(MOVE_SIZE),
         ints(1), ints(num_slots),
     )  # fmt: skip
+    layer.bridges[MOST] = 0
     seed_generator(search.state, 1)
     for g in range(num_gpus):
         search.cuts.gpu_key[g] = (next_number(search.state) << 20) ^ next_number(search.state)

@@ -19,12 +19,14 @@ from eplb_np.dispatch.placement.layer import fill_layer, longest_even_time
 from eplb_np.dispatch.placement.layers import (
     EVEN_SLACK,
     MORE_REPLICAS,
+    allow_bridges,
     list_slots,
     make_search,
     take_load,
     take_plan,
 )
 from eplb_np.dispatch.placement.mend import RUNGS, Fetches, mend
+from eplb_np.dispatch.placement.planner import bridges_and_homes
 from eplb_np.dispatch.placement.samples import draw_samples
 from eplb_np.dispatch.placement.search import Search, start_search, sum_of
 from eplb_np.maps.cpu import number_replicas
@@ -50,7 +52,7 @@ TOLERANCE = 5e-3
 the best placement would."""
 
 
-NODES, MOST_REPLICAS, WORK_LEFT, DOUBLINGS, CERTAIN = range(5)
+NODES, MOST_REPLICAS, WORK_LEFT, DOUBLINGS, CERTAIN, BRIDGES = range(6)
 
 
 class Ahead(NamedTuple):
@@ -91,14 +93,15 @@ def mend_for_split(
     maps.phy2log[:] = phy2log
     num_nodes = topology.num_nodes if topology.placement == "hierarchical" else 1
     most = int(np.apply_along_axis(_most_common, 1, phy2log).max()) + MORE_REPLICAS
+    bridges, home = bridges_and_homes(phy2log, topology)
     excess = np.zeros(num_layers)
     tolerance = max(TOLERANCE, ahead.tolerance)
 
     def run(order: NDArray[np.int64], work: int, rungs: int, factor: float) -> None:
         budget = left if limited else left.copy()
         terms = Terms(ahead.noise, tolerance, (ahead.price + PRICE) * factor, budget, excess)
-        sizes = np.array([num_nodes, most, work, rungs, int(ahead.certain)], np.int64)
-        mend_layers(ahead.share, topology.gpus, sizes, order, terms, held, maps)
+        sizes = np.array([num_nodes, most, work, rungs, int(ahead.certain), bridges], np.int64)
+        mend_layers(ahead.share, topology.gpus, sizes, order, terms, held, home, maps)
 
     limited = bool(left.min() < UNLIMITED // 2)
     if not limited:
@@ -121,13 +124,14 @@ def _most_common(row: NDArray[np.int64]) -> int:
 
 @entry
 def mend_layers(
-    share: Doubles, gpus: Gpus, sizes: Ints, order: Ints, terms: Terms, held: Ints, maps: Maps
-) -> None:
+    share: Doubles, gpus: Gpus, sizes: Ints, order: Ints, terms: Terms, held: Ints, home: Ints,
+    maps: Maps,
+) -> None:  # fmt: skip
     """Mend the layers ``order`` [l], in turn.
 
     ``sizes`` holds the number of nodes, the most replicas that an expert may get, the work for each
-    layer, how often prices are doubled at first, and whether the even split does not matter. In and
-    out: ``maps``.
+    layer, how often prices are doubled at first, whether the even split does not matter, and the
+    most bridges. In and out: ``maps``.
     """
     phy2log, phyrank, logcnt = maps
     num_windows, num_experts = share.shape[0], share.shape[2]
@@ -140,6 +144,7 @@ def mend_layers(
         num_used = list_slots(phy2log[i], gpus, usable)
         search = make_search(num_used, num_gpus, num_experts, most, NUM_SAMPLES)
         take_plan(search.layer, phy2log[i], usable, gpus, num_nodes)
+        allow_bridges(search.layer, home[i], sizes[BRIDGES])
         speed = take_load(search.layer, share[:, i], scaled)
         _list_held(held[i], gpus, fetches.held)
         if speed > 0.0:

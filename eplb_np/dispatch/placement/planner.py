@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eplb_np._numba.threads import BLOCK_SLOTS, choose_num_threads, for_each_block
+from eplb_np.maps.homes import home_nodes
 from eplb_np.maps.maps import Maps
 from eplb_np.topology import Topology
 
@@ -61,7 +62,7 @@ def place_for_split(
     ----------
     maps : Maps
         The plan to start from: a plan of the refined policy, or a mended one. Groups that are
-        whole on their nodes stay there.
+        whole on their nodes stay there, but for bridges.
     windows : ndarray, shape [W, L, E], float32 or float64
         Checked loads: a forecast, or a window of each workload that the plan is to serve.
     topology : Topology
@@ -98,17 +99,30 @@ def place_for_split(
     work = effort.work * num_samples // effort.num_samples
     if certain and topology.num_replicas - topology.num_experts < topology.num_gpus:
         num_samples *= 2  # GPUs on their own fit samples too well, if these are few
-    sizes = (num_nodes, num_samples, work, int(certain), int(maps.logcnt.max()))
+    bridges, home = bridges_and_homes(result.phy2log, topology)
+    sizes = (num_nodes, num_samples, work, int(certain), int(maps.logcnt.max()), bridges)
 
     def place(start: int, stop: int) -> None:
         place_layers(
             load[:, start:stop], topology.gpus, float(noise), np.array([*sizes, start]),
-            Maps(*(array[start:stop] for array in result)),
+            home[start:stop], Maps(*(array[start:stop] for array in result)),
         )  # fmt: skip
 
     threads = choose_num_threads(num_threads, num_layers, BLOCK_SLOTS)
     for_each_block(place, num_layers, BLOCK_SLOTS, threads)
     return result
+
+
+def bridges_and_homes(
+    phy2log: NDArray[np.int64], topology: Topology
+) -> tuple[int, NDArray[np.int64]]:
+    """Return the most bridges of a layer, and the lowest GPU of each expert's home node, [L, E].
+
+    Without bridges, homes are not looked at.
+    """
+    if topology.bridges == 0 or topology.placement == "global":
+        return 0, np.zeros((len(phy2log), topology.num_experts), np.int64)
+    return topology.bridges, home_nodes(phy2log, topology) * topology.gpus_per_node
 
 
 def samples_for(num_windows: int, num_samples: int) -> int:

@@ -21,7 +21,7 @@ from eplb_np.dispatch.placement.cuts import (
     follow_move,
 )
 from eplb_np.dispatch.placement.flows import WORK, Flows, solve, split_evenly, start_trial
-from eplb_np.dispatch.placement.layer import Layer, make_move, undo_move
+from eplb_np.dispatch.placement.layer import MOST, Layer, make_move, undo_move
 from eplb_np.dispatch.placement.moves import propose
 from eplb_np.dispatch.placement.parts import Parts
 
@@ -65,6 +65,10 @@ def start_search(search: Search) -> float:
         flows.side[s] = 0
     for g in range(num_gpus):
         flows.speed[g] = 1.0 / layer.slowness[g]
+    if layer.bridges[MOST] > 0:  # bridges take load off nodes: only all GPUs together are a floor
+        _add_gpus(search)
+        cuts.number[FLOORS] = cuts.number[SETS]
+        cuts.number[NEXT] = cuts.number[SETS]
     for n in range(num_gpus):
         size = 0
         for g in range(num_gpus):
@@ -73,8 +77,9 @@ def start_search(search: Search) -> float:
                 size += 1
         if size > 0:
             add_set(cuts, layer, search.sample, search.member, size)
-    cuts.number[FLOORS] = cuts.number[SETS]
-    cuts.number[NEXT] = cuts.number[SETS]
+    if layer.bridges[MOST] == 0:
+        cuts.number[FLOORS] = cuts.number[SETS]
+        cuts.number[NEXT] = cuts.number[SETS]
     total = 0.0
     for s in range(num_samples):
         split_evenly(flows, layer, search.sample, s)
@@ -84,6 +89,18 @@ def start_search(search: Search) -> float:
         total += flows.time[s]
     _set_excess(search)
     return total
+
+
+@kernel
+def _add_gpus(search: Search) -> None:
+    """Keep the set of all GPUs that have slots."""
+    layer = search.layer
+    size = 0
+    for g in range(layer.node.shape[0]):
+        if layer.first[g] < layer.first[g + 1]:
+            search.member[size] = g
+            size += 1
+    add_set(search.cuts, layer, search.sample, search.member, size)
 
 
 @kernel
