@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 
 from eplb_np._arguments import as_list
+from eplb_np.dispatch.quotas import assign, make_quotas
 from eplb_np.dispatch.splitter import Splitter
 from eplb_np.mending.limits import MoveLimits
 from eplb_np.planning import in_order_plan, make_plan
@@ -38,8 +39,8 @@ def warmup(
         Policies that will be used; by default all. For ``"refined"`` this includes planning from
         several windows, and mending.
     split : {"even", "best", "certain"}, default: "even"
-        With another than ``"even"``, also the kernels that split loads, and those that plan and
-        mend for it, if ``policies`` include the refined one.
+        With another than ``"even"``, also the kernels that split loads, give quotas and assign
+        slots, and those that plan and mend for it, if ``policies`` include the refined one.
 
     Raises
     ------
@@ -77,5 +78,10 @@ def warmup(
             splitter.binding_gpus(counts)
             splitter.observe(counts)
             splitter.split_layer(0, counts[0])
+        tokens = np.ones((2, 2), np.int64)
+        slot_load = splitter.split_layer(0, tokens.sum(axis=0))
+        quotas = make_quotas(splitter.plan, slot_load, tokens, layer=0)
+        for dtype in (np.int32, np.int64):
+            assign(np.array([[0, 1]], dtype), quotas[0], splitter.plan.log2phy[0])
     replicate_experts(load, 3)
     balanced_packing(load, 1)

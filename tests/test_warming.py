@@ -10,7 +10,7 @@ from support import needs_jit, refused
 import eplb_np
 from eplb_np import MoveLimits, Rebalancer, Topology, workloads
 from eplb_np._numba.cache import KernelCache
-from eplb_np.dispatch import Splitter
+from eplb_np.dispatch import Splitter, assign, make_quotas
 
 
 def compiled_signatures() -> dict[str, list]:
@@ -29,8 +29,10 @@ def compiled_signatures() -> dict[str, list]:
 def test_nothing_is_compiled_after_a_warmup() -> None:
     eplb_np.warmup(split="best")
     before = compiled_signatures()
-    for name, signatures in before.items():  # counts may be integers or floats
-        dtypes = 2 if "split" in name or name in ("find_binding_gpus", "first_bad_count") else 1
+    # Counts may be integers or floats, and ids of either size.
+    of_two_dtypes = ("find_binding_gpus", "first_bad_count", "assign_slots")
+    for name, signatures in before.items():
+        dtypes = 2 if "split" in name or name in of_two_dtypes else 1
         assert 1 <= len(signatures) <= dtypes, (name, signatures)
     assert len(before) >= 9
 
@@ -62,6 +64,11 @@ def test_nothing_is_compiled_after_a_warmup() -> None:
             assert splitter.binding_gpus(load).any()
             assert splitter.split_layer(0, load[0]).sum() > 0
             assert splitter.shares.sum() > 0
+        tokens = np.ones((3, 6, 24), np.int64)
+        quotas = make_quotas(current, splitter.split(tokens.sum(axis=1)), tokens)
+        for dtype in (np.int32, np.int64):
+            ids = np.arange(24, dtype=dtype)[:, None]
+            assert (assign(ids, quotas[0, 5], current.log2phy[0]) >= 0).all()
     made = eplb_np.make_plan(loads, topology, policy="refined", split="best")
     eplb_np.make_plan(loads, topology, current=made, policy="refined", split="certain")
     assert compiled_signatures() == before

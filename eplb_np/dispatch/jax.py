@@ -58,7 +58,7 @@ def assign(topk_ids: Array, quotas: Array, log2phy: Array) -> Array:
     first = jnp.cumsum(chosen) - chosen
     turn = jnp.zeros_like(order).at[order].set(jnp.arange(ids.size)) - first[expert]
 
-    quota = jnp.where(log2phy >= 0, quotas[log2phy], 0)
+    quota = jnp.where(log2phy >= 0, jnp.maximum(quotas[log2phy], 0), 0)
     end = jnp.cumsum(quota)
     before = end.reshape(log2phy.shape)[:, -1] - quota.sum(axis=1)
     expert = jnp.where(sound, expert, 0)

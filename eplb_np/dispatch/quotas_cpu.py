@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eplb_np._numba.arrays import ints
 from eplb_np._numba.indexing import at
-from eplb_np._numba.jit import allocator, entry, kernel
+from eplb_np._numba.jit import entry, kernel
 from eplb_np._numba.types import Int, Ints
 from eplb_np.maps.maps import EMPTY
 
@@ -22,23 +22,23 @@ LARGEST_COUNT = 1 << 42
 """Counts below it are added up over up to a million ranks without overflow."""
 
 
-class Line(NamedTuple):
-    """The slots of one expert, and what its ranks and slots have left. Used again for each expert.
+class Order(NamedTuple):
+    """Numbers sorted by a key, such as ranks by their GPUs."""
 
-    Ranks are in the order of `Ranks`, slots in that of their indices.
+    number: Ints  # [n] the numbers, those of the same key in ascending order
+    first: Ints  # [keys + 1] where those of each key begin in ``number``; at last, where all end
+
+
+class Line(NamedTuple):
+    """The replicas of one expert by their slots, its tokens by the ranks, and what is left of both.
+
+    Used again for each expert.
     """
 
-    slot: Ints  # [P] the expert's slots, in the first m entries
-    gpu: Ints  # [P] their GPUs
-    room: Ints  # [P] tokens that they are still to get
-    rest: Ints  # [R] tokens of each rank that have no slot yet
-
-
-class Ranks(NamedTuple):
-    """The ranks, GPU by GPU."""
-
-    by_gpu: Ints  # [R] ranks by their GPU, then by index
-    first: Ints  # [D + 1] where each GPU's ranks begin in ``by_gpu``, then R
+    slot: Ints  # [P] slot of each replica
+    gpu: Ints  # [P] its GPU
+    room: Ints  # [P] tokens that it is still to get
+    rest: Ints  # [R] tokens that have no slot yet, in the order of the ranks' GPUs
 
 
 @entry
@@ -82,85 +82,67 @@ def fill_quotas(
     gpus_per_node: Int,
     quotas: Ints,
 ) -> None:
-    """Share the counts of each rank out to the slots, the nearest first: see `make_quotas`.
+    """Share the counts of the ranks out to the slots, the nearest first: see `make_quotas`.
 
-    ``slot_load`` [L, P], ``counts`` [L, R, E], ``phy2log`` [L, P], ``rank_gpus`` [R],
-    ``first_slots`` [D + 1], all int64; an expert's slots and counts have the same total. Out:
-    ``quotas`` [L, R, P]. O(L R P).
+    ``slot_load`` [L, P], ``counts`` [L, R, E], ``phy2log`` [L, P], ``rank_gpus`` [R] and
+    ``first_slots`` [D + 1] are int64. An expert's slots must have the same total as its counts.
+    Out: ``quotas`` [L, R, P]. O(L R P).
     """
     num_layers, num_ranks, num_experts = counts.shape
     num_slots = phy2log.shape[1]
     num_gpus = first_slots.shape[0] - 1
-    ranks = _sort_ranks(rank_gpus, num_gpus)
-    line = Line(ints(num_slots), ints(num_slots), ints(num_slots), ints(num_ranks))
+    ranks = Order(ints(num_ranks), ints(num_gpus + 1))
+    _sort(rank_gpus, ranks)
     gpu_of_slot = ints(num_slots)
     for gpu in range(num_gpus):
         for slot in range(first_slots[gpu], first_slots[gpu + 1]):
             gpu_of_slot[slot] = gpu
-    first = ints(num_experts + 1)
-    by_expert = ints(num_slots)
+    slots = Order(ints(num_slots), ints(num_experts + 1))
     lone = ints(num_slots)
+    line = Line(ints(num_slots), ints(num_slots), ints(num_slots), ints(num_ranks))
     for layer in range(num_layers):
-        _sort_slots(phy2log[layer], by_expert, first)
+        _sort(phy2log[layer], slots)
         for slot in range(num_slots):
-            e = phy2log[layer, slot]
-            lone[slot] = e if e != EMPTY and first[e + 1] == first[e] + 1 else EMPTY
+            lone[slot] = EMPTY
+        for e in range(num_experts):
+            if slots.first[e + 1] == slots.first[e] + 1:
+                lone[slots.number[slots.first[e]]] = e
         _send_to_lone_replicas(counts[layer], lone, quotas[layer])
         for e in range(num_experts):
-            num_replicas = first[e + 1] - first[e]
+            num_replicas = slots.first[e + 1] - slots.first[e]
             if num_replicas == 1:
                 continue
             for j in range(num_replicas):
-                slot = by_expert[first[e] + j]
+                slot = slots.number[slots.first[e] + j]
                 line.slot[j] = slot
                 line.gpu[j] = gpu_of_slot[slot]
                 line.room[j] = slot_load[layer, slot]
             for i in range(num_ranks):
-                line.rest[i] = counts[layer, ranks.by_gpu[i], e]
+                line.rest[i] = counts[layer, ranks.number[i], e]
             _share_within(1, num_replicas, ranks, line, quotas[layer])
             if gpus_per_node < num_gpus:
                 _share_within(gpus_per_node, num_replicas, ranks, line, quotas[layer])
             _share_within(num_gpus, num_replicas, ranks, line, quotas[layer])
 
 
-@allocator
-def _sort_ranks(rank_gpus: Ints, num_gpus: Int) -> Ranks:
-    num_ranks = rank_gpus.shape[0]
-    first = ints(num_gpus + 1)
-    for gpu in range(num_gpus + 1):
-        first[gpu] = 0
-    for r in range(num_ranks):
-        first[rank_gpus[r] + 1] += 1
-    for gpu in range(num_gpus):
-        first[gpu + 1] += first[gpu]
-    by_gpu = ints(num_ranks)
-    for r in range(num_ranks):  # each moves its GPU's beginning on by one ...
-        by_gpu[first[rank_gpus[r]]] = r
-        first[rank_gpus[r]] += 1
-    for gpu in range(num_gpus, 0, -1):  # ... up to that of the next GPU
-        first[gpu] = first[gpu - 1]
-    first[0] = 0
-    return Ranks(by_gpu, first)
-
-
 @kernel
-def _sort_slots(phy2log: Ints, by_expert: Ints, first: Ints) -> None:
-    """Sort slots by their expert, stably; those of expert e begin at ``first[e]``. As above."""
-    num_experts = first.shape[0] - 1
-    for e in range(num_experts + 1):
-        first[e] = 0
-    for slot in range(phy2log.shape[0]):
-        if phy2log[slot] != EMPTY:
-            first[phy2log[slot] + 1] += 1
-    for e in range(num_experts):
-        first[e + 1] += first[e]
-    for slot in range(phy2log.shape[0]):
-        e = phy2log[slot]
-        if e != EMPTY:
-            by_expert[first[e]] = slot
-            first[e] += 1
-    for e in range(num_experts, 0, -1):
-        first[e] = first[e - 1]
+def _sort(keys: Ints, order: Order) -> None:
+    """Sort the places of ``keys`` by key; `EMPTY` ones are left out."""
+    number, first = order
+    num_keys = first.shape[0] - 1
+    for key in range(num_keys + 1):
+        first[key] = 0
+    for i in range(keys.shape[0]):
+        if keys[i] != EMPTY:
+            first[keys[i] + 1] += 1
+    for key in range(num_keys):
+        first[key + 1] += first[key]
+    for i in range(keys.shape[0]):  # each moves the beginning of its key on by one ...
+        if keys[i] != EMPTY:
+            number[first[keys[i]]] = i
+            first[keys[i]] += 1
+    for key in range(num_keys, 0, -1):  # ... up to that of the next key
+        first[key] = first[key - 1]
     first[0] = 0
 
 
@@ -173,10 +155,12 @@ def _send_to_lone_replicas(counts: Ints, lone: Ints, quotas: Ints) -> None:
 
 
 @kernel
-def _share_within(size: Int, num_replicas: Int, ranks: Ranks, line: Line, quotas: Ints) -> None:
-    """Share out what can stay on the same ``size`` GPUs: 1, those of a node, or all.
+def _share_within(size: Int, num_replicas: Int, ranks: Order, line: Line, quotas: Ints) -> None:
+    """Share out what can stay on the same ``size`` GPUs: one, those of a node, or all.
 
-    The first rank with tokens fills the first slot with room, over and over.
+    The first rank with tokens fills the first slot with room, over and over. Overlaps of intervals
+    in place of that, with vector instructions and no branches, took 2.3 times as long in all for
+    288 slots on 32 GPUs, and 1.2 times for 360 on 72.
     """
     rest, room = line.rest, line.room
     j: Int = 0
@@ -190,9 +174,10 @@ def _share_within(size: Int, num_replicas: Int, ranks: Ranks, line: Line, quotas
             needed = rest[i]
             while needed > 0 and j < stop:
                 amount = min(needed, left)
-                # Nothing is there yet: earlier stages have left the rank or the slot without rest.
+                # A rank meets a slot again only if one of them has nothing left, so this never
+                # replaces an earlier amount.
                 if amount > 0:
-                    quotas[ranks.by_gpu[i], line.slot[j]] = amount
+                    quotas[ranks.number[i], line.slot[j]] = amount
                 needed -= amount
                 left -= amount
                 if left == 0:

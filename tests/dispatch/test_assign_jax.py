@@ -61,7 +61,7 @@ def test_tokens_beyond_the_quotas_stay_with_their_expert(dtype):
         table = plan.log2phy[0].astype(dtype)
         for _ in range(100):
             ids = rng.integers(-2, num_experts + 2, (16, WIDTH)).astype(dtype)
-            quotas = rng.integers(0, 6, plan.topology.num_replicas).astype(dtype)
+            quotas = rng.integers(-2, 6, plan.topology.num_replicas).astype(dtype)
             slots = in_jax(jnp.asarray(ids), jnp.asarray(quotas), jnp.asarray(table))
             expected = naive_quotas.slots_of_tokens(ids.tolist(), quotas.tolist(), table.tolist())
             assert slots.tolist() == expected

@@ -61,7 +61,7 @@ def best_times(phy2log: np.ndarray, topology: Topology, loads: np.ndarray) -> np
     slot_load = np.zeros(phy2log.shape)
     times = []
     for load in loads:
-        split_layers(graph, load, scratch, slot_load)
+        split_layers(graph, 0, load, scratch, slot_load)
         times.append((gpu_sums(slot_load, topology) * topology.slowness).max(axis=1))
     return np.array(times)
 
