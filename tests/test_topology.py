@@ -28,7 +28,7 @@ def test_groups_that_nodes_do_not_divide_are_not_kept_apart():
 
 def test_sizes_become_ints():
     topology = Topology(np.int32(12), np.uint8(16), np.array(8), np.int64(2), True + 3)
-    assert [type(size) for size in vars(topology).values() if size is not None] == [int] * 5
+    assert [type(size) for size in vars(topology).values() if size is not None] == [int] * 6
     assert topology == Topology(12, 16, 8, 2, 4)
     assert hash(topology) == hash(Topology(12, 16, 8, 2, 4))
 
