@@ -78,6 +78,7 @@ def test_an_even_split_is_guarded():
     assert plan.balancedness(load) > start.balancedness(load) - 0.025
 
 
+@pytest.mark.same_without_jit
 def test_the_same_bytes_on_any_number_of_threads():
     history = windows(3)
     plans = [plan_for(history, BRIDGED, num_threads=threads) for threads in (1, 3)]
@@ -160,6 +161,7 @@ def test_a_lower_limit_takes_bridges_away(most):
     check_bridges(mended, homes_of(mended), most)
 
 
+@pytest.mark.same_without_jit
 @pytest.mark.parametrize("topology", [BRIDGED, ROOMY], ids=["global", "hierarchical"])
 def test_bridges_are_back_after_gpus_were_lost(topology):
     history = windows(11)

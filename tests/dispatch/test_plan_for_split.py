@@ -18,8 +18,8 @@ NODES = Topology(64, 80, 8, 2, 4)
 UNEVEN = Topology(64, 75, 8, gpu_speeds=[1, 1, 2, 1, 1, 1, 0.5, 1], active_gpus=range(1, 8))
 
 
-def profile_of(rng):
-    weight = rng.gamma(1.5, size=(LAYERS, 64)) + 0.05
+def profile_of(rng, layers=LAYERS):
+    weight = rng.gamma(1.5, size=(layers, 64)) + 0.05
     return weight / weight.sum(axis=1, keepdims=True)
 
 
@@ -30,6 +30,7 @@ def windows(rng, profile, number, tokens=100_000, concentration=20_000):
     return rng.poisson(share * tokens)
 
 
+@pytest.mark.same_without_jit
 @pytest.mark.parametrize("topology", [SPREAD, NODES, UNEVEN], ids=["spread", "nodes", "uneven"])
 def test_a_plan_made_for_the_split_is_better_under_it(topology):
     rng = np.random.default_rng(1)
@@ -47,7 +48,11 @@ def test_a_plan_made_for_the_split_is_better_under_it(topology):
     assert even / 6 > -0.025  # the guard: 2 % on the forecast
 
 
-@pytest.mark.parametrize("topology", [SPREAD, NODES, UNEVEN], ids=["spread", "nodes", "uneven"])
+@pytest.mark.parametrize(
+    "topology",
+    [SPREAD, NODES, pytest.param(UNEVEN, marks=pytest.mark.same_without_jit)],
+    ids=["spread", "nodes", "uneven"],
+)
 def test_a_plan_made_for_the_split_is_a_good_plan(topology):
     rng = np.random.default_rng(2)
     history = windows(rng, profile_of(rng), 2)
@@ -72,6 +77,7 @@ def test_the_same_bytes_on_any_number_of_threads():
     assert plans[0] == plans[1] == plans[2]
 
 
+@pytest.mark.same_without_jit
 def test_one_plan_for_several_workloads():
     rng = np.random.default_rng(4)
     profiles = [profile_of(rng) for _ in range(3)]
@@ -83,6 +89,7 @@ def test_one_plan_for_several_workloads():
         assert made.balancedness(load, split="best") > refined.balancedness(load, split="best")
 
 
+@pytest.mark.same_without_jit
 def test_mending_for_the_split_moves_less_and_balances_better():
     rng = np.random.default_rng(5)
     first, second = profile_of(rng), profile_of(rng)
@@ -122,7 +129,7 @@ def test_limits_hold(limits):
     plan = make_plan(windows(rng, profile_of(rng), 1)[0], SPREAD, policy="refined")
     load = windows(rng, profile_of(rng), 2)
     unlimited = make_plan(load, current=plan, policy="refined", split="best")
-    assert len(unlimited.moves_from(plan)) > 9
+    assert len(unlimited.moves_from(plan)) > fewer(9, 7)
     mended = make_plan(load, current=plan, policy="refined", split="best", limits=limits)
     moves = mended.moves_from(plan)
     assert 0 < len(moves) <= (limits.total or 10**9)
@@ -148,18 +155,18 @@ def test_what_is_saved_goes_on_as_before(tmp_path):
 
 def test_windows_are_sorted_into_workloads():
     rng = np.random.default_rng(9)
-    first, second = profile_of(rng), profile_of(rng)
+    first, second = profile_of(rng, 4), profile_of(rng, 4)
     steady = loads_to_come(windows(rng, first, 8))
-    assert steady.share.shape == (1, LAYERS, 64)
+    assert steady.share.shape == (1, 4, 64)
     assert 5e-5 < steady.noise < 7e-5  # 1 / 20,000 and 1 / 100,000
     both = np.concatenate([windows(rng, p, 4) for p in (first, second)])
     assert len(loads_to_come(both).share) == 2
-    memory = Workloads(LAYERS, 64)
+    memory = Workloads(4, 64)
     for window in both:
         memory.observe(window)
     assert len(memory.to_come().share) == 2
     np.testing.assert_allclose(memory.to_come().share, loads_to_come(both).share, atol=1e-3)
-    assert len(loads_to_come(np.stack([profile_of(rng) for _ in range(40)])).share) <= 8
+    assert len(loads_to_come(np.stack([profile_of(rng, 4) for _ in range(40)])).share) <= 8
 
 
 def test_memory_of_workloads_is_bounded():
