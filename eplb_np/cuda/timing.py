@@ -33,7 +33,7 @@ SPLIT_SHAPES = {
     "288 global 32": DEPLOYMENTS["288 global 32"],
     "288/8/4/32": DEPLOYMENTS["288/8/4/32"],
     "320 global 64": DEPLOYMENTS["320 global 64"],
-    "360 global 72": DEPLOYMENTS["288 global 72"]._replace(num_replicas=360),
+    "360 global 72": DEPLOYMENTS["360 global 72"],
 }
 BATCH_TOKENS = 8 * 4096
 EXPERTS_OF_TOKEN = 8

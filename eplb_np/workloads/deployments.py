@@ -34,6 +34,7 @@ DEPLOYMENTS = {
     "256/8/4/32": Deployment(58, 256, 256, 8, 4, 32),
     "288 global 32": Deployment(58, 256, 288, 1, 1, 32),
     "288 global 72": Deployment(58, 256, 288, 1, 1, 72),
+    "360 global 72": Deployment(58, 256, 360, 1, 1, 72),
     "320/8/4/32": Deployment(58, 256, 320, 8, 4, 32),
     "320 global 64": Deployment(58, 256, 320, 1, 1, 64),
     "384 global 128": Deployment(58, 256, 384, 1, 1, 128),
