@@ -377,6 +377,7 @@ def test_ctrl_c_at_any_time_is_silent(compiled, start, tmp_path_factory):
 
 STOPPED_INSIDE = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from eplb_np.__main__ import main
 
 class Stops:
