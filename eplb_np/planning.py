@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from eplb_np._arguments import as_size, check_is, check_memory, is_one_of, one_line
 from eplb_np._loads.host import as_history
+from eplb_np.dispatch.loads_to_come import Workloads
 from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.maps.maps import Maps
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
@@ -183,8 +184,10 @@ def make_plan(  # noqa: PLR0913
         forecast.observe(history)
         expected = forecast.expected()
     if split != "even":
-        to_come = function_named("eplb_np.dispatch.loads_to_come:loads_to_come")(history)
-        expected = expected._replace(workloads=to_come.share, noise=to_come.noise)
+        workloads = Workloads(num_layers, num_experts)
+        for window in history:
+            workloads.observe(window)
+        expected = workloads.added_to(expected)
     return plan_next(expected, current, wanted, num_threads, device)
 
 
@@ -196,7 +199,7 @@ class Wanted(NamedTuple):
     limits: MoveLimits
     dtype: np.dtype[Any]
     moe_layer_ids: tuple[int, ...]
-    split: PlannedSplit = "even"
+    split: PlannedSplit
 
 
 def plan_next(

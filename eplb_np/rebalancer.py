@@ -221,10 +221,7 @@ class Rebalancer:
 
     def _expected(self) -> Expected:
         expected = self._forecast.expected()
-        if self._split != "even" and self.num_windows:
-            share, noise = self._workloads.to_come()
-            expected = expected._replace(workloads=share, noise=noise)
-        return expected
+        return expected if self._split == "even" else self._workloads.added_to(expected)
 
     def _set_current(self, plan: Plan) -> None:
         self._current = plan

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eplb_np._numba.threads import choose_num_threads
-from eplb_np.dispatch.loads_to_come import ASSUMED_NOISE
+from eplb_np.dispatch.loads_to_come import FIRST_NOISE, rows_to_one
 from eplb_np.dispatch.placement.mending_planner import Ahead, mend_for_split
 from eplb_np.dispatch.placement.planner import place_for_split
 from eplb_np.forecast import Expected
@@ -38,8 +38,9 @@ def plan_maps(
     Where slots must be filled or emptied, all bridges are pulled home, and built anew, within the
     limits, once every group is whole.
     """
-    share = _shares(expected)
-    noise = expected.noise or ASSUMED_NOISE
+    coming = rows_to_one(expected.load[None])
+    share = coming if expected.workloads is None else expected.workloads
+    noise = expected.noise or FIRST_NOISE
     threads = choose_num_threads(num_threads, share.shape[1], topology.num_replicas)
     if in_use is None:
         start = make_maps(share.mean(axis=0).astype(np.float32), topology, "refined", num_threads)
@@ -58,25 +59,11 @@ def plan_maps(
     load = np.asarray(expected.load, np.float64).sum(axis=1)
     price = limits.price * topology.active_speed / np.where(load > 0, load, np.inf)
     # Half of the samples are of the coming window, the others of all workloads.
-    coming = _rows_to_one(np.asarray(expected.load, np.float64)[None])
     share = np.stack([coming.repeat(len(share), axis=0), share], axis=1).reshape(
         -1, *share.shape[1:]
     )
     ahead = Ahead(share, noise, price, limits.tolerance, certain)
     return mend_for_split(phy2log, held, topology, ahead, budget, threads)
-
-
-def _shares(expected: Expected) -> NDArray[np.float64]:
-    """Return the shares of all workloads that may come, [W, L, E]; layers without load are even."""
-    load = expected.load[None] if expected.workloads is None else expected.workloads
-    return _rows_to_one(np.asarray(load, np.float64))
-
-
-def _rows_to_one(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = share.sum(axis=2, keepdims=True)
-    even = np.full_like(share, 1.0 / share.shape[2])
-    np.divide(share, total, out=even, where=total > 0)
-    return even
 
 
 def _needs_repair(held: NDArray[np.int64], topology: Topology) -> bool:

@@ -24,7 +24,7 @@ class Expected(NamedTuple):
     load: NDArray[np.floating[Any]]  # [L, E]
     noise: float = 0.0
     turnover: float = 0.5  # the defaults are those of a `LoadForecast` that has seen nothing
-    workloads: NDArray[np.floating[Any]] | None = None  # [W, L, E], all that may come, if known
+    workloads: NDArray[np.float64] | None = None  # [W, L, E], shares of all that may come
 
 
 class LoadForecast:

@@ -5,11 +5,8 @@ import pytest
 from support import fewer, refused
 
 from eplb_np import MoveLimits, Plan, Rebalancer, Topology, make_plan
-from eplb_np.dispatch.loads_to_come import (
-    MOST_WORKLOADS,
-    Workloads,
-    loads_to_come,
-)
+from eplb_np.dispatch.loads_to_come import FIRST_NOISE, MOST_WORKLOADS, Workloads
+from eplb_np.forecast import Expected
 from eplb_np.replay import once, replay
 
 LAYERS = fewer(4, 1)
@@ -153,40 +150,69 @@ def test_what_is_saved_goes_on_as_before(tmp_path):
         assert rebalancer.propose().plan == restored.propose().plan
 
 
+def workloads_of(history):
+    """The workloads found in windows, and their noise."""
+    memory = Workloads(*history.shape[1:])
+    for window in history:
+        memory.observe(window)
+    expected = memory.added_to(Expected(history[-1]))
+    return memory, expected.workloads, expected.noise
+
+
 def test_windows_are_sorted_into_workloads():
     rng = np.random.default_rng(9)
     first, second = profile_of(rng, 4), profile_of(rng, 4)
-    steady = loads_to_come(windows(rng, first, 8))
-    assert steady.share.shape == (1, 4, 64)
-    assert 5e-5 < steady.noise < 7e-5  # 1 / 20,000 and 1 / 100,000
-    both = np.concatenate([windows(rng, p, 4) for p in (first, second)])
-    assert len(loads_to_come(both).share) == 2
-    memory = Workloads(4, 64)
-    for window in both:
-        memory.observe(window)
-    assert len(memory.to_come().share) == 2
-    np.testing.assert_allclose(memory.to_come().share, loads_to_come(both).share, atol=1e-3)
-    assert len(loads_to_come(np.stack([profile_of(rng, 4) for _ in range(40)])).share) <= 8
+    steady = windows(rng, first, 8)
+    _, share, noise = workloads_of(steady)
+    assert share.shape == (1, 4, 64)
+    assert 5e-5 < noise < 7e-5  # 1 / 20,000 and 1 / 100,000
+    np.testing.assert_allclose(share[0], (steady / steady.sum(axis=2, keepdims=True)).mean(axis=0))
+    both = np.concatenate([windows(rng, p, 4) for p in (first, second, first)])
+    _, share, _ = workloads_of(both)
+    assert len(share) == 2
+    np.testing.assert_allclose(share, [first, second], atol=2e-3)
+    # Two windows that differ by more than noise are no reason to take the difference for noise.
+    _, share, noise = workloads_of(both[[0, 4]])
+    assert len(share) == 2
+    assert noise == FIRST_NOISE
+
+
+def test_a_layer_without_load_says_nothing_about_its_workload():
+    rng = np.random.default_rng(12)
+    history = windows(rng, profile_of(rng, 4), 6)
+    history[3, 2] = 0
+    _, share, _ = workloads_of(history)
+    known = history[:, 2] / np.maximum(history[:, 2].sum(axis=1), 1)[:, None]
+    known[3] = known[:3].mean(axis=0)  # as if the mean had come again
+    assert len(share) == 1
+    np.testing.assert_allclose(share[0, 2], known.mean(axis=0))
+    history[0, 1] = 0  # nothing is known yet
+    assert workloads_of(history[:1])[1][0, 1].tolist() == [1 / 64] * 64
+    assert len(workloads_of(history)[1]) == 1
+    history[0, [0, 2, 3]] = 0  # two windows with no layer in common
+    history[0, 1] = 5
+    history[1, 1] = 0
+    assert len(workloads_of(history[:2])[1]) == 1
 
 
 def test_memory_of_workloads_is_bounded():
     rng = np.random.default_rng(10)
+    nothing = Expected(np.zeros((LAYERS, 64)))
     memory = Workloads(LAYERS, 64)
-    memory.observe(np.zeros((LAYERS, 64)))
-    assert len(memory.to_come().share) == 0
-    for _ in range(30):
-        memory.observe(profile_of(rng))
-    share = memory.to_come().share
+    memory.observe(nothing.load)
+    assert memory.added_to(nothing) is nothing
+    memory, share, _ = workloads_of(np.stack([profile_of(rng) for _ in range(30)]))
     assert len(share) == MOST_WORKLOADS
     np.testing.assert_allclose(share.sum(axis=2), 1.0)
     copy = Workloads(LAYERS, 64)
     copy.restore(memory.state_dict())
-    np.testing.assert_array_equal(copy.to_come().share, share)
+    np.testing.assert_array_equal(copy.added_to(nothing).workloads, share)
     for name, bad in (("share", share + 1), ("windows", np.zeros(8)), ("noise", np.ones(1))):
         with refused("its workloads hold what no window can leave behind"):
             copy.restore(memory.state_dict() | {name: bad})
 
 
+@pytest.mark.same_without_jit
 def test_layers_without_load():
     load = np.zeros((3, LAYERS, 64), np.int64)
     for history in (load[0], load):
