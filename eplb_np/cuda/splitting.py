@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from eplb_np._arguments import as_size, check_is
+from eplb_np._arguments import as_size
 from eplb_np._cuda import launch
 from eplb_np._cuda.arrays import output_arrays, place, take_integers
 from eplb_np._cuda.device import as_stream, device_errors, require_device
 from eplb_np._cuda.launch import choose_threads, configured
-from eplb_np._loads.host import as_load
 from eplb_np.dispatch.splitter import Splitter
 from eplb_np.plan import Plan
 
@@ -60,13 +59,7 @@ class GpuSplitter:
     def __init__(
         self, plan: Plan, expected: ArrayLike | None = None, *, stream: Any = None
     ) -> None:
-        check_is("plan", plan, Plan, "make one with make_plan, or read it with Plan.load")
-        load = np.ones(plan.logcnt.shape) if expected is None else as_load(expected, "expected")
-        if load.shape != plan.logcnt.shape:
-            raise ValueError(
-                f"expected has shape {load.shape}, but the plan is for [layers, experts] = "
-                f"{plan.logcnt.shape}: give a load of that shape"
-            )
+        graph = Splitter(plan, expected).graph
         cuda = require_device()
         from eplb_np.dispatch.cuda_graph import build_round_graphs
         from eplb_np.dispatch.cuda_steps import scratch_words
@@ -75,7 +68,7 @@ class GpuSplitter:
         self.graphs = build_round_graphs(
             plan.phy2log.astype(np.int64, copy=False),
             plan.topology.gpus.first_slot,
-            Splitter(plan, load).graph,
+            graph,
         )
         sizes = self.graphs.sizes
         with device_errors():

@@ -37,6 +37,7 @@ from eplb_np.dispatch.cuda_graph import (
     RoundSizes,
     edge_source,
 )
+from eplb_np.dispatch.split_cpu import whole_load_within
 from eplb_np.maps.maps import EMPTY
 
 
@@ -244,16 +245,13 @@ def set_caps(
 def most_load(time: float, slowness: float, uniform: bool) -> Int:
     """Largest integer load that a GPU processes in this time; rounded up if all are alike.
 
-    Alike GPUs share a load of whole tokens only in whole times. As `split_cpu.set_caps`.
+    Alike GPUs share a load of whole tokens only in whole times.
     """
-    most = np.int64(time / slowness)
-    if uniform:
-        if np.float64(most) < time:
-            most += 1
-    elif np.float64(most + 1) * slowness <= time:
+    if not uniform:
+        return whole_load_within(time, slowness)
+    most = np.int64(time)
+    if np.float64(most) < time:
         most += 1
-    elif np.float64(most) * slowness > time:
-        most -= 1
     return most
 
 

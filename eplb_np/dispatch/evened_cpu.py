@@ -17,8 +17,9 @@ import numpy as np
 
 from eplb_np._numba.jit import entry, kernel
 from eplb_np._numba.types import Bools, Int
-from eplb_np.dispatch.graph import SHARED, SplitGraph
+from eplb_np.dispatch.graph import SplitGraph
 from eplb_np.dispatch.split_cpu import (
+    LISTED,
     Loads,
     SplitScratch,
     add_single_replicas,
@@ -27,6 +28,7 @@ from eplb_np.dispatch.split_cpu import (
     load_within,
     relieve,
     set_cap,
+    sum_components,
     write_flows,
 )
 
@@ -67,7 +69,7 @@ def find_binding_gpus(
         for start in range(load.shape[0]):
             if not binding[i, start] and load[start] * slowness[start] >= nearly_longest:
                 relieve(graph, i, start, scratch)
-                for j in range(scratch.search[1]):
+                for j in range(scratch.search[LISTED]):
                     binding[i, scratch.queue[j]] = True
 
 
@@ -91,13 +93,13 @@ def split_layer_evenly(
     p = 0
     while p < num_parts:
         list_part(p, scratch)
-        if scratch.search[1] <= 1:
+        if scratch.search[LISTED] <= 1:
             p += 1
             continue
         time = least_time(graph, scratch)
-        for j in range(scratch.search[1]):
+        for j in range(scratch.search[LISTED]):
             set_cap(graph, scratch.queue[j], time, scratch)
-        size = scratch.search[1]
+        size = scratch.search[LISTED]
         num_stuck = set_apart_stuck_gpus(graph, layer, p, num_parts, scratch)
         if 0 < num_stuck < size:
             num_parts += 1
@@ -115,14 +117,9 @@ def split_layer_evenly(
 @kernel
 def cap_components(graph: SplitGraph, layer: Int, counts: Loads, scratch: SplitScratch) -> None:
     """Cap every GPU at the mean of its component."""
-    load, needed = scratch.load, scratch.limit
-    for g in range(load.shape[0]):
-        needed[g] = 0
-    for g in range(load.shape[0]):
-        needed[graph.component[layer, g]] += load[g]
-    for m in range(graph.size[layer, SHARED]):
-        needed[graph.expert_component[layer, m]] += counts[graph.expert[layer, m]]
-    for g in range(load.shape[0]):
+    needed = scratch.limit
+    sum_components(graph, layer, counts, scratch.load, needed)
+    for g in range(needed.shape[0]):
         c = graph.component[layer, g]
         time = needed[c] * graph.component_slowness[layer, c]
         scratch.cap[g] = load_within(
@@ -138,7 +135,7 @@ def list_part(p: Int, scratch: SplitScratch) -> None:
         if scratch.part[g] == p:
             scratch.queue[n] = g
             n += 1
-    scratch.search[1] = n
+    scratch.search[LISTED] = n
 
 
 @kernel
@@ -156,9 +153,9 @@ def set_apart_stuck_gpus(
     for g in range(load.shape[0]):
         while part[g] == p and load[g] > limit[g]:
             if not relieve(graph, layer, g, scratch):
-                for j in range(scratch.search[1]):
+                for j in range(scratch.search[LISTED]):
                     part[scratch.queue[j]] = new
-                num_stuck += scratch.search[1]
+                num_stuck += scratch.search[LISTED]
     return num_stuck
 
 
@@ -180,5 +177,5 @@ def even_out_units(graph: SplitGraph, layer: Int, p: Int, scratch: SplitScratch)
             below = load_within(longest, slowness[g], scratch)
             scratch.cap[g] = below - 1 if below * slowness[g] == longest else below
         if not relieve(graph, layer, slowest, scratch):
-            for j in range(scratch.search[1]):
+            for j in range(scratch.search[LISTED]):
                 part[scratch.queue[j]] = EVEN

@@ -44,7 +44,12 @@ class SplitScratch(NamedTuple):
     taken_from: Ints  # [D], edge that gives load up on the path that led to the GPU
     given_to: Ints  # [D], edge that takes it
     queue: Ints  # [D], GPUs seen, or those of a part
-    search: Ints  # [2], number of searches, never restarted, as marks stay; length of the queue
+    search: Ints  # [2], see the indices below
+
+
+SEARCHES, LISTED = 0, 1
+"""Places in ``SplitScratch.search``: the number of searches, which never restarts, as marks stay,
+and how many GPUs the queue lists."""
 
 
 def make_split_scratch(graph: SplitGraph, dtype: Any) -> SplitScratch:
@@ -147,16 +152,11 @@ def set_lower_bound(graph: SplitGraph, layer: Int, counts: Loads, scratch: Split
 
     A connected component needs its load over its speed, and a GPU what is fixed on it.
     """
-    load, needed = scratch.load, scratch.cap
+    load, needed = scratch.load, scratch.limit
+    sum_components(graph, layer, counts, load, needed)
     time = 0.0
     for g in range(load.shape[0]):
-        needed[g] = 0
-    for g in range(load.shape[0]):
         time = max(time, load[g] * graph.slowness[g])
-        needed[graph.component[layer, g]] += load[g]
-    for m in range(graph.size[layer, SHARED]):
-        needed[graph.expert_component[layer, m]] += counts[graph.expert[layer, m]]
-    for g in range(load.shape[0]):
         time = max(time, needed[g] * graph.component_slowness[layer, g])
     if scratch.whole and graph.uniform:
         time = np.ceil(time)
@@ -165,14 +165,34 @@ def set_lower_bound(graph: SplitGraph, layer: Int, counts: Loads, scratch: Split
 
 
 @kernel
+def sum_components(
+    graph: SplitGraph, layer: Int, counts: Loads, load: Loads, needed: Loads
+) -> None:
+    """Sum what single replicas put on GPUs, ``load`` [D], and the counts of shared experts.
+
+    Out: ``needed`` [D], the load of each component at its lowest GPU; 0 elsewhere.
+    """
+    for g in range(load.shape[0]):
+        needed[g] = 0
+    for g in range(load.shape[0]):
+        needed[graph.component[layer, g]] += load[g]
+    for m in range(graph.size[layer, SHARED]):
+        needed[graph.expert_component[layer, m]] += counts[graph.expert[layer, m]]
+
+
+@kernel
 def load_within(time: float, slowness: float, scratch: SplitScratch) -> Load:
     """Largest load that takes a GPU of this slowness at most this time."""
-    if not scratch.whole:
-        return time / slowness
+    return whole_load_within(time, slowness) if scratch.whole else time / slowness
+
+
+@kernel
+def whole_load_within(time: float, slowness: float) -> Int:
+    """Largest integer load that takes a GPU of this slowness at most this time."""
     most = np.int64(time / slowness)
-    if (most + 1) * slowness <= time:
+    if np.float64(most + 1) * slowness <= time:
         most += 1
-    elif most * slowness > time:
+    elif np.float64(most) * slowness > time:
         most -= 1
     return most
 
@@ -192,14 +212,14 @@ def least_time(graph: SplitGraph, scratch: SplitScratch) -> float:
     load, slowness, queue = scratch.load, graph.slowness, scratch.queue
     needed = load[queue[0]]
     speed = 1.0 / slowness[queue[0]]
-    for j in range(1, scratch.search[1]):
+    for j in range(1, scratch.search[LISTED]):
         needed += load[queue[j]]
         speed += 1.0 / slowness[queue[j]]
     time: float = needed / speed
     while scratch.whole:  # in whole units, it can take a little longer
         following = np.inf
         room = needed - needed
-        for j in range(scratch.search[1]):
+        for j in range(scratch.search[LISTED]):
             g = queue[j]
             most = load_within(time, slowness[g], scratch)
             room += most
@@ -249,8 +269,8 @@ def relieve(graph: SplitGraph, layer: Int, start: Int, scratch: SplitScratch) ->
     """
     load, cap, flow, part = scratch.load, scratch.cap, scratch.flow, scratch.part
     seen, queue = scratch.seen, scratch.queue
-    scratch.search[0] += 1
-    search = scratch.search[0]
+    scratch.search[SEARCHES] += 1
+    search = scratch.search[SEARCHES]
     seen[start] = search
     queue[0] = start
     head, tail = 0, 1
@@ -276,7 +296,7 @@ def relieve(graph: SplitGraph, layer: Int, start: Int, scratch: SplitScratch) ->
                     return True
                 queue[tail] = target
                 tail += 1
-    scratch.search[1] = tail
+    scratch.search[LISTED] = tail
     return False
 
 

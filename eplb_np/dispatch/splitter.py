@@ -114,8 +114,8 @@ class Splitter:
         counts : array_like, shape [L, E]
             Load of each logical expert in the batch: usually tokens, as integers.
         evened : bool, default: True
-            Whether to even out the GPUs below the slowest one too. That costs three to twenty
-            times as much, and is worth it if the split is used for other batches as well.
+            Whether to even out the GPUs below the slowest one too. That can take twenty times as
+            long (docs/dispatch.md), and is worth it if the split is used for other batches as well.
         out : ndarray, shape [L, P], int64 or float64, optional
             C-contiguous array to write to, of the dtype that is returned.
 

@@ -17,7 +17,6 @@ from eplb_np.dispatch.placement.layer import MOVE_SIZE, fill_layer, make_move
 from eplb_np.dispatch.placement.moves import propose
 from eplb_np.dispatch.placement.planner import (
     Effort,
-    assumed_noise,
     place_for_split,
     samples_for,
 )
@@ -366,12 +365,6 @@ def test_many_windows_get_fewer_samples_each() -> None:
         assert number % windows == 0
         assert number >= 48
         assert number <= max(128, windows)
-
-
-def test_the_assumed_noise_falls_with_the_tokens() -> None:
-    assert assumed_noise(1e12) == pytest.approx(1 / 20_000)
-    assert assumed_noise(20_000) == pytest.approx(2 / 20_000)
-    assert assumed_noise(0.5) == assumed_noise(1.0) == 1e-3
 
 
 @needs_jit

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Bools, Int, Ints
-from eplb_np.dispatch.placement.cuts import bound_move
 from eplb_np.dispatch.placement.flows import WORK
 from eplb_np.dispatch.placement.layer import (
     FIRST,
@@ -18,18 +19,14 @@ from eplb_np.dispatch.placement.layer import (
     REASSIGN,
     SECOND,
     Layer,
-    make_move,
-    undo_move,
 )
 from eplb_np.dispatch.placement.moves import propose
 from eplb_np.dispatch.placement.search import (
     LEAST_GAIN,
     PROPOSAL_WORK,
     Search,
-    accept,
-    keep_stuck,
-    solve_all,
     sum_of,
+    try_move,
 )
 
 RUNGS = 4
@@ -61,23 +58,13 @@ def mend(
         there, here = _extra_fetches(search.layer, search.move, fetches)
         if not _affordable(search.layer, search.move, there, here, fetches):
             continue
-        bound = bound_move(
-            search.cuts, search.layer, search.sample, search.move, search.flows.trial
-        )
-        most = total - max(LEAST_GAIN, price * (there + here)) * num_samples
-        if bound >= most:
-            continue
-        make_move(search.layer, search.move)
+        gain = max(LEAST_GAIN, price * (there + here)) * num_samples
         done = search.flows.number[WORK]
-        tried = solve_all(search, bound, most)
+        tried = try_move(search, total - gain)
         work -= search.flows.number[WORK] - done
-        undo_move(search.layer, search.move)
-        if tried < most:
+        if tried < np.inf:
             total = tried
             _charge(search.layer, search.move, there, here, fetches)
-            accept(search)
-        else:
-            keep_stuck(search, search.last[0])
     return total
 
 

@@ -32,7 +32,6 @@ from eplb_np.dispatch.placement.search import Search, start_search, sum_of
 from eplb_np.maps.cpu import number_replicas
 from eplb_np.maps.maps import EMPTY, Maps, empty_maps
 from eplb_np.mending.repair import keep_places
-from eplb_np.moves.fetches import UNLIMITED
 from eplb_np.topology import Gpus, Topology
 
 NUM_SAMPLES = 16
@@ -103,7 +102,7 @@ def mend_for_split(
         sizes = np.array([num_nodes, most, work, rungs, int(ahead.certain), bridges], np.int64)
         mend_layers(ahead.share, topology.gpus, sizes, order, terms, held, home, maps)
 
-    limited = bool(left.min() < UNLIMITED // 2)
+    limited = bool(left.min() < phy2log.size)
     if not limited:
         for_each_block(
             lambda start, stop: run(np.arange(start, stop), WORK, RUNGS, 1.0),
@@ -114,7 +113,7 @@ def mend_for_split(
     # make the moves that are worth a high price.
     run(np.arange(num_layers), 0, 0, 1.0)
     for rung in range(RUNGS, -1, -1):
-        run(np.argsort(-excess, kind="stable"), WORK // RUNGS, 0, 2.0**rung)
+        run(np.argsort(-excess, kind="stable"), WORK // (RUNGS + 1), 0, 2.0**rung)
     return maps
 
 

@@ -15,18 +15,11 @@ from eplb_np.maps.homes import home_nodes
 from eplb_np.maps.maps import Maps
 from eplb_np.topology import Topology
 
-ASSUMED_CONCENTRATION = 20_000.0
-"""How much a window's shares scatter around the workload's, where nothing is known: the parameter
-of a Dirichlet distribution, as in `eplb_np.workloads`."""
-
-MOST_NOISE = 1e-3
-"""The noise that is assumed at most: a load of few units may not have been counted in tokens."""
-
 
 class Effort(NamedTuple):
     """How long to search: counts, so that plans do not depend on the machine.
 
-    For 288 replicas on 32 GPUs, a layer took 40 ms with the default, and 5 ms with `QUICK`.
+    For 288 replicas on 32 GPUs, a layer took 40 ms.
     """
 
     num_samples: int = 48
@@ -37,7 +30,6 @@ class Effort(NamedTuple):
 
 
 FULL = Effort()
-QUICK = Effort(16, 100_000)
 
 SAMPLES_OF_WORKLOAD = 16
 """Loads drawn around each of several windows, with a work that grows with their number."""
@@ -68,8 +60,7 @@ def place_for_split(
     topology : Topology
         The deployment of the plan.
     noise : float
-        Variance of an expert's share in a window, over the share: `LoadForecast.noise`, or
-        `assumed_noise`.
+        Variance of an expert's share in a window, over the share, as `LoadForecast.noise`.
     num_threads : int, optional
         Threads over layers; by default at most 4.
     certain : bool, default: False
@@ -134,8 +125,3 @@ def samples_for(num_windows: int, num_samples: int) -> int:
     least = -(-num_samples // num_windows)
     each = max(1, min(SAMPLES_OF_WORKLOAD, MOST_SAMPLES // num_windows))
     return num_windows * (least if num_windows == 1 else max(least, each))
-
-
-def assumed_noise(tokens: float) -> float:
-    """Noise of a window of so many tokens per layer, where only one window is known."""
-    return min(1.0 / ASSUMED_CONCENTRATION + 1.0 / max(tokens, 1.0), MOST_NOISE)

@@ -34,6 +34,9 @@ PERFECT = 1e-5
 PROPOSAL_WORK = 20
 """Work of a move that is refused without a solve, in GPUs that a search visits."""
 
+ANY_NODE = -1
+"""Instead of a node."""
+
 
 class Search(NamedTuple):
     """All that the search of a layer works on."""
@@ -65,42 +68,43 @@ def start_search(search: Search) -> float:
         flows.side[s] = 0
     for g in range(num_gpus):
         flows.speed[g] = 1.0 / layer.slowness[g]
-    if layer.bridges[MOST] > 0:  # bridges take load off nodes: only all GPUs together are a floor
-        _add_gpus(search)
-        cuts.number[FLOORS] = cuts.number[SETS]
-        cuts.number[NEXT] = cuts.number[SETS]
+    joined = layer.bridges[MOST] > 0
+    if joined:  # bridges take load off nodes: only all GPUs together are a floor
+        _add_gpus(search, ANY_NODE)
+        _end_floors(cuts)
     for n in range(num_gpus):
-        size = 0
-        for g in range(num_gpus):
-            if layer.node[g] == n and layer.first[g] < layer.first[g + 1]:
-                search.member[size] = g
-                size += 1
-        if size > 0:
-            add_set(cuts, layer, search.sample, search.member, size)
-    if layer.bridges[MOST] == 0:
-        cuts.number[FLOORS] = cuts.number[SETS]
-        cuts.number[NEXT] = cuts.number[SETS]
+        _add_gpus(search, n)
+    if not joined:
+        _end_floors(cuts)
     total = 0.0
     for s in range(num_samples):
         split_evenly(flows, layer, search.sample, s)
         bound = cuts.time[cuts.binding[s], s]
         flows.time[s] = solve(flows, layer, s, flows.side[s], bound, 1e300)
-        keep_stuck(search, s)
+        _keep_stuck(search, s)
         total += flows.time[s]
     _set_excess(search)
     return total
 
 
 @kernel
-def _add_gpus(search: Search) -> None:
-    """Keep the set of all GPUs that have slots."""
+def _add_gpus(search: Search, node: Int) -> None:
+    """Keep the set of a node's GPUs that have slots, or that of all."""
     layer = search.layer
     size = 0
     for g in range(layer.node.shape[0]):
-        if layer.first[g] < layer.first[g + 1]:
+        if (node == ANY_NODE or layer.node[g] == node) and layer.first[g] < layer.first[g + 1]:
             search.member[size] = g
             size += 1
-    add_set(search.cuts, layer, search.sample, search.member, size)
+    if size > 0:
+        add_set(search.cuts, layer, search.sample, search.member, size)
+
+
+@kernel
+def _end_floors(cuts: Cuts) -> None:
+    """Let the sets so far be the floors."""
+    cuts.number[FLOORS] = cuts.number[SETS]
+    cuts.number[NEXT] = cuts.number[SETS]
 
 
 @kernel
@@ -112,27 +116,33 @@ def climb(search: Search, total: float, work: Int) -> float:
         work -= PROPOSAL_WORK
         if not propose(search.layer, search.cuts, search.excess, search.state, search.move):
             continue
-        bound = bound_move(
-            search.cuts, search.layer, search.sample, search.move, search.flows.trial
-        )
-        most = total - least_gain
-        if bound >= most:
-            continue
-        make_move(search.layer, search.move)
         done = search.flows.number[WORK]
-        tried = solve_all(search, bound, most)
+        total = min(total, try_move(search, total - least_gain))
         work -= search.flows.number[WORK] - done
-        undo_move(search.layer, search.move)
-        if tried < most:
-            total = tried
-            accept(search)
-        else:
-            keep_stuck(search, search.last[0])
     return total
 
 
 @kernel
-def solve_all(search: Search, bound: float, most: float) -> float:
+def try_move(search: Search, most: float) -> float:
+    """Make the move proposed if the sum of the samples' times is below ``most`` then.
+
+    Returns that sum, or infinity if the move is not made.
+    """
+    bound = bound_move(search.cuts, search.layer, search.sample, search.move, search.flows.trial)
+    if bound >= most:
+        return np.inf
+    make_move(search.layer, search.move)
+    total = _solve_all(search, bound, most)
+    undo_move(search.layer, search.move)
+    if total < most:
+        _accept(search)
+        return total
+    _keep_stuck(search, search.last[0])
+    return np.inf
+
+
+@kernel
+def _solve_all(search: Search, bound: float, most: float) -> float:
     """Solve the samples until the sum of times cannot stay below ``most``.
 
     Returns the sum, in which bounds stand for samples that are not solved. ``search.last[0]`` is
@@ -165,7 +175,7 @@ def solve_all(search: Search, bound: float, most: float) -> float:
 
 
 @kernel
-def accept(search: Search) -> None:
+def _accept(search: Search) -> None:
     """Make the move, all samples of which are solved."""
     flows = search.flows
     follow_move(search.cuts, search.layer, search.sample, search.move)
@@ -173,12 +183,12 @@ def accept(search: Search) -> None:
     for s in range(flows.side.shape[0]):
         flows.side[s] = 1 - flows.side[s]
         flows.time[s] = flows.trial[s]
-        keep_stuck(search, s)
+        _keep_stuck(search, s)
     _set_excess(search)
 
 
 @kernel
-def keep_stuck(search: Search, s: Int) -> None:
+def _keep_stuck(search: Search, s: Int) -> None:
     """Keep the set that raised the time of a sample when it was solved last."""
     flows = search.flows
     if flows.num_stuck[s] > 0:
