@@ -58,7 +58,7 @@ def place_layers(
 
     Parameters
     ----------
-    load : [W, L, E] float64
+    load : [L, W, E] float64
         Windows that may come.
     gpus : Gpus
         The GPUs.
@@ -74,7 +74,7 @@ def place_layers(
         In and out.
     """
     phy2log, phyrank, logcnt = maps
-    num_windows, num_layers, num_experts = load.shape
+    num_layers, num_windows, num_experts = load.shape
     num_gpus = gpus.size.shape[0]
     most = sizes[MOST_REPLICAS] + MORE_REPLICAS
     share = double_table(num_windows, num_experts)
@@ -84,7 +84,7 @@ def place_layers(
         search = make_search(num_slots, num_gpus, num_experts, most, sizes[SAMPLES])
         take_plan(search.layer, phy2log[i], slot_of, gpus, sizes[NODES])
         allow_bridges(search.layer, home[i], sizes[BRIDGES])
-        speed = take_load(search.layer, load[:, i], share)
+        speed = take_load(search.layer, load[i], share)
         if speed > 0.0:
             _place_layer(search, share, noise, speed, sizes, sizes[FIRST_LAYER] + i)
         for j in range(num_slots):

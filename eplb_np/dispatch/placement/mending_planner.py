@@ -57,7 +57,7 @@ NODES, MOST_REPLICAS, WORK_LEFT, DOUBLINGS, CERTAIN, BRIDGES = range(6)
 class Ahead(NamedTuple):
     """What a plan in use is to be ready for, and what that may cost."""
 
-    share: NDArray[np.float64]  # [W, L, E], the workloads that may come
+    share: NDArray[np.float64]  # [L, W, E], the workloads that may come
     noise: float  # variance of an expert's share over the share
     price: NDArray[np.float64]  # [L], extra price of each fetch, as a share of the mean GPU time
     tolerance: float  # excess of a layer over its floor that is accepted in any case
@@ -133,7 +133,7 @@ def mend_layers(
     most bridges. In and out: ``maps``.
     """
     phy2log, phyrank, logcnt = maps
-    num_windows, num_experts = share.shape[0], share.shape[2]
+    num_windows, num_experts = share.shape[1], share.shape[2]
     num_nodes, most = sizes[NODES], sizes[MOST_REPLICAS]
     num_gpus = gpus.size.shape[0]
     scaled = double_table(num_windows, num_experts)
@@ -144,7 +144,7 @@ def mend_layers(
         search = make_search(num_used, num_gpus, num_experts, most, NUM_SAMPLES)
         take_plan(search.layer, phy2log[i], usable, gpus, num_nodes)
         allow_bridges(search.layer, home[i], sizes[BRIDGES])
-        speed = take_load(search.layer, share[:, i], scaled)
+        speed = take_load(search.layer, share[i], scaled)
         _list_held(held[i], gpus, fetches.held)
         if speed > 0.0:
             terms.excess[i] = _mend_layer(search, scaled, speed, i, sizes, terms, fetches)

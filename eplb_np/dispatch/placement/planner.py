@@ -84,7 +84,8 @@ def place_for_split(
 
     num_windows, num_layers, _ = windows.shape
     result = Maps(*(array.astype(np.int64) for array in maps))
-    load = np.ascontiguousarray(windows, np.float64)
+    # Layers first, so that any block of them has no gaps in memory: gaps are another type to Numba.
+    load = np.ascontiguousarray(windows.swapaxes(0, 1), np.float64)
     num_nodes = topology.num_nodes if topology.placement == "hierarchical" else 1
     num_samples = samples_for(num_windows, effort.num_samples)
     work = effort.work * num_samples // effort.num_samples
@@ -95,7 +96,7 @@ def place_for_split(
 
     def place(start: int, stop: int) -> None:
         place_layers(
-            load[:, start:stop], topology.gpus, float(noise), np.array([*sizes, start]),
+            load[start:stop], topology.gpus, float(noise), np.array([*sizes, start]),
             home[start:stop], Maps(*(array[start:stop] for array in result)),
         )  # fmt: skip
 
