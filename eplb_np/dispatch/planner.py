@@ -60,7 +60,8 @@ def plan_maps(
     price = limits.price * topology.active_speed / np.where(load > 0, load, np.inf)
     # Half of the samples are of the coming window, the others of all workloads.
     both = np.stack([coming.repeat(len(share), axis=0), share], axis=1)
-    share = both.transpose(2, 0, 1, 3).reshape(share.shape[1], -1, share.shape[2])
+    share = np.ascontiguousarray(both.transpose(2, 0, 1, 3))
+    share = share.reshape(len(share), -1, share.shape[3])
     ahead = Ahead(share, noise, price, limits.tolerance, certain)
     return mend_for_split(phy2log, held, topology, ahead, budget, threads)
 
