@@ -129,7 +129,8 @@ class Splitter:
         ------
         ValueError
             If ``counts`` has another shape, a count is negative or not finite, the counts of a
-            layer add up to more than 2**53 (integers) or 2**960 (floats), or ``out`` does not fit.
+            layer add up to more than 2**53 (integers) or 2**960 (floats), ``evened`` is not a
+            bool, or ``out`` does not fit.
         """
         given = self._as_counts(counts, "counts")
         return self._split(given, evened, self._as_out(out, given.dtype, self.plan.phy2log.shape))
@@ -265,6 +266,8 @@ class Splitter:
     def _split(
         self, counts: NDArray[Any], evened: bool, out: NDArray[Any], first_layer: int = 0
     ) -> NDArray[Any]:
+        if not isinstance(evened, (bool, np.bool_)):
+            raise ValueError(f"evened={one_line(evened)} is unknown: give True or False")
         split_cpu, evened_cpu = _kernels()
         split = evened_cpu.split_layers_evenly if evened else split_cpu.split_layers
         split(self.graph, first_layer, counts, self._scratch(counts.dtype), out)

@@ -21,6 +21,8 @@ LOAD = np.random.default_rng(5).integers(0, 100, (3, 12)).astype(np.float32)
 SIZES = {"num_replicas": 16, "num_gpus": 8, "num_nodes": 2, "num_groups": 4}
 TOPOLOGY = Topology(12, 16, 8, 2, 4)
 MADE = eplb_np.in_order_plan(3, TOPOLOGY)
+COUNTS = LOAD.astype(np.int64)
+SLOT_LOAD = eplb_np.split_load(MADE, 8 * COUNTS)
 
 
 class NoAnswer:
@@ -100,21 +102,52 @@ def mended(**arguments: Any) -> Any:
 
 def topology_of(**arguments: Any) -> Any:
     topology = Topology(**arguments)
-    return eplb_np.make_plan(np.ones((1, topology.num_experts)), topology, policy="refined")
+    split = "best" if topology.bridges else "even"
+    load = np.ones((1, topology.num_experts))
+    return eplb_np.make_plan(load, topology, policy="refined", split=split)
+
+
+def split(plan: Any, expected: Any, counts: Any, evened: Any, out: Any) -> None:
+    """Split, and add up what each expert got."""
+    slots = eplb_np.Splitter(plan, expected).split(counts, evened=evened, out=out)
+    assert (slots >= 0).all()
+    for row, experts, given in zip(slots, plan.phy2log, np.asarray(counts), strict=True):
+        got = np.bincount(experts, row, plan.topology.num_experts)
+        assert np.allclose(got, given.astype(np.float64))
+
+
+def split_layer(layer: Any, counts: Any) -> Any:
+    return eplb_np.Splitter(MADE).split_layer(layer, counts)
+
+
+def shares(counts: Any) -> None:
+    splitter = eplb_np.Splitter(MADE)
+    splitter.observe(counts)
+    assert np.isclose(splitter.shares.sum(), 3 * 12)
+
+
+def binding_gpus(counts: Any) -> None:
+    assert eplb_np.Splitter(MADE).binding_gpus(counts).any(axis=1).all()
 
 
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Topology": (
         topology_of,
         {"num_experts": 12, **SIZES, "gpu_slots": [2] * 8, "gpu_speeds": [1.0] * 8,
-         "active_gpus": range(8)},
+         "active_gpus": range(8), "bridges": 0},
     ),
     "MoveLimits": (mended, {"total": 3, "per_gpu": 1, "price": 0.0, "tolerance": 0.0}),
     "make_plan": (
         eplb_np.make_plan,
         {"load": LOAD, **SIZES, "topology": None, "gpu_slots": None, "gpu_speeds": None,
          "active_gpus": None, "policy": "refined", "current": None, "limits": None,
-         "dtype": np.int64, "moe_layer_ids": [0, 1, 2], "num_threads": 1, "device": "cpu"},
+         "dtype": np.int64, "moe_layer_ids": [0, 1, 2], "num_threads": 1, "device": "cpu",
+         "split": "even"},
+    ),
+    "make_plan, for the best split": (
+        eplb_np.make_plan,
+        {"load": LOAD, "topology": TOPOLOGY, "policy": "refined", "current": MADE, "limits": None,
+         "split": "best", "num_threads": 1},
     ),
     "in_order_plan": (
         eplb_np.in_order_plan, {"num_layers": 2, "topology": TOPOLOGY, "dtype": np.int64},
@@ -125,13 +158,34 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
          "moe_layer_ids": [0, 1, 2]},
     ),
     "Plan.moves_from": (MADE.moves_from, {"other": MADE}),
-    "Plan.balancedness": (MADE.balancedness, {"load": LOAD}),
-    "Plan.gpu_time": (MADE.gpu_time, {"load": LOAD}),
+    "Plan.balancedness": (MADE.balancedness, {"load": LOAD, "split": "best"}),
+    "Plan.gpu_time": (MADE.gpu_time, {"load": LOAD, "split": "even"}),
+    "Plan.crossing": (
+        lambda **given: 1.0 - MADE.crossing(**given), {"load": LOAD, "split": "best"},
+    ),
+    "Plan.weighted_log2phy": (MADE.weighted_log2phy, {"load": LOAD, "width": 16}),
+    "Splitter.split": (
+        split, {"plan": MADE, "expected": LOAD, "counts": COUNTS, "evened": True, "out": None},
+    ),
+    "Splitter.split_layer": (split_layer, {"layer": 1, "counts": COUNTS[1]}),
+    "Splitter.observe": (shares, {"counts": COUNTS}),
+    "Splitter.binding_gpus": (binding_gpus, {"counts": COUNTS}),
+    "split_load": (eplb_np.split_load, {"plan": MADE, "load": LOAD, "evened": False}),
+    "make_quotas": (
+        eplb_np.make_quotas,
+        {"plan": MADE, "slot_load": SLOT_LOAD, "counts": np.stack([COUNTS] * 8, axis=1),
+         "layer": None, "rank_gpus": None},
+    ),
+    "assign": (
+        eplb_np.assign,
+        {"topk_ids": np.array([[0, 1], [2, -1]]), "quotas": SLOT_LOAD[0],
+         "log2phy": MADE.log2phy[0]},
+    ),
     "Plan.lower_bound": (MADE.lower_bound, {"load": LOAD}),
     "Rebalancer": (
         rebalancer_of,
         {"topology": TOPOLOGY, "num_layers": 3, "current": None, "limits": None, "dtype": np.int64,
-         "moe_layer_ids": [0, 1, 2]},
+         "moe_layer_ids": [0, 1, 2], "split": "best"},
     ),
     "Rebalancer.observe": (observe, {"load": LOAD}),
     "Rebalancer.use": (use, {"plan": MADE}),
@@ -200,7 +254,7 @@ def _call(call: Callable[..., Any], arguments: dict[str, Any]) -> str:
 
 def cases(long: bool) -> dict[str, Callable[[], Problems]]:
     """Every call, with odd values and with huge ones."""
-    eplb_np.warmup()  # the children share what is compiled
+    eplb_np.warmup(split="best")  # the children share what is compiled
     kinds = {"odd": ODD, "huge": HUGE}
     return {
         f"{name}, {kind}": lambda call=call, values=values: attack(*call, values)

@@ -75,13 +75,15 @@ def test_no_path_evens_out_further():
                 )
 
 
-def test_integers_take_the_least_time_at_any_speeds():
+@pytest.mark.parametrize("evened", [False, True])
+def test_integers_take_the_least_time_at_any_speeds(evened):
     """Just below the time found, the binding GPUs have no room for what only they can take."""
     for plan, counts in cases(4):
         if counts.dtype.kind == "f":
             continue
         splitter = Splitter(plan)
-        time = (gpu_sums(plan, splitter.split(counts)) * plan.topology.slowness).max()
+        slots = splitter.split(counts, evened=evened)
+        time = (gpu_sums(plan, slots) * plan.topology.slowness).max()
         if time == 0:
             continue
         binding = splitter.binding_gpus(counts)[0]
@@ -195,6 +197,8 @@ def test_bad_counts_are_refused():
         splitter.split_layer(0, [1, 2, np.nan, 4])
     with refused("counts of layer 0", "2**53"):
         splitter.split([[2**53, 2, 1, 1]])
+    with refused("evened=2 is unknown", "True or False"):
+        splitter.split([[1, 2, 3, 4]], evened=2)
     with refused("layer=1 is too large"):
         splitter.split_layer(1, [1, 2, 3, 4])
     with refused("out=float64 (1, 6)", "int64"):
