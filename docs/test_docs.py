@@ -127,7 +127,7 @@ def test_weighted_tables_print_a_row_for_each_trace_and_plan(
 
 @needs_jit
 def test_bridges_raise_the_balance_and_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    bridges.print_table(few_profiles, num_rounds=4, bridges=(0, 4))
+    bridges.print_table(few_profiles, bridges=(0, 4))
     header, _, *rows = capsys.readouterr().out.splitlines()
     assert len(rows) == len(bridges.SCENARIOS) * 2
     assert {row.count("|") for row in rows} == {header.count("|")}

@@ -102,7 +102,6 @@ class Splitter:
         self._any_expected = expected is not None
         self._memory = threading.local()
         self.graph = build_graph(phy2log, logcnt, gpus, self.split(self._expected))
-        self._memory = threading.local()
 
     def split(
         self, counts: ArrayLike, *, evened: bool = True, out: NDArray[Any] | None = None

@@ -45,6 +45,18 @@ def random_plan(rng: np.random.Generator, num_layers: int = 1) -> Plan:
     return Plan(phy2log, phyrank, topology, "random")
 
 
+def crowded_plan(rng: np.random.Generator) -> Plan:
+    """Many GPUs joined by replicas, in sets that cannot relieve each other."""
+    num_experts, num_gpus, slots_each = 40, 24, 3
+    topology = Topology(num_experts, num_gpus * slots_each, num_gpus)
+    row = np.concatenate([np.arange(num_experts), rng.integers(0, 12, 72 - num_experts)])
+    phy2log = rng.permutation(row)[None]
+    phyrank = np.zeros_like(phy2log)
+    for e in range(num_experts):
+        phyrank[phy2log == e] = np.arange((phy2log == e).sum())
+    return Plan(phy2log, phyrank, topology, "crowded")
+
+
 def random_counts(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Counts of few or many tokens, some of them zero, some experts hot."""
     counts = rng.integers(0, rng.choice([2, 10, 1000, 10**9]), shape)

@@ -54,6 +54,8 @@ def test_first_shares():
     skewed = [[60, 50, 5, 15]]
     expected = split_load(plan, skewed) / np.take_along_axis(np.array(skewed), plan.phy2log, 1)
     np.testing.assert_allclose(Splitter(plan, skewed).shares, expected)
+    copy = pickle.loads(pickle.dumps(Splitter(plan, skewed)))
+    np.testing.assert_allclose(copy.shares, expected)
     copy = pickle.loads(pickle.dumps(Splitter(plan)))
     np.testing.assert_array_equal(copy.shares, 1 / count)
 

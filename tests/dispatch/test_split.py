@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from split_cases import (
+    crowded_plan,
     expert_sums,
     gpu_sums,
     least_makespan,
@@ -60,6 +61,22 @@ def test_sums_are_exact(evened):
             np.testing.assert_array_equal(expert_sums(plan, slots), counts)
         else:
             np.testing.assert_allclose(expert_sums(plan, slots), counts, rtol=1e-12)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["integers", "floats"])
+def test_evened_out_is_as_good_where_sets_cannot_relieve_each_other(whole):
+    rng = np.random.default_rng(11)
+    for _ in range(fewer(3000, 200)):
+        plan = crowded_plan(rng)
+        counts = rng.integers(0, 1000, plan.logcnt.shape)
+        counts[:, :12] *= rng.integers(1, 6, 12)
+        load = counts if whole else counts / 7
+        splitter = Splitter(plan)
+        plain, even = (
+            gpu_sums(plan, splitter.split(load, evened=evened)) for evened in (False, True)
+        )
+        assert even.max() == pytest.approx(plain.max(), rel=0 if whole else 1e-9)
+        assert np.square(even).sum() <= np.square(plain).sum() * (1 + 1e-9)
 
 
 def test_no_path_evens_out_further():
