@@ -120,7 +120,7 @@ def check_undecided(seed: int) -> None:
         load = generator.choice(chosen, shape)
         noise, turnover = generator.choice([np.nan, np.inf, 1e308, 0.1], 2).tolist()
         limits = extreme_limits(generator) or MoveLimits()
-        wanted = Wanted(topology, "refined", limits, np.dtype(np.int64), (0, 1))
+        wanted = Wanted(topology, "refined", limits, np.dtype(np.int64), (0, 1), "even")
         try:
             with np.errstate(all="ignore"):
                 plan = plan_next(Expected(load, noise, turnover), plan, wanted)
