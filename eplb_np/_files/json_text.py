@@ -7,7 +7,6 @@ whatever is no table is short.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Collection
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -15,6 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from eplb_np._files.reading import size_of
 
 LARGEST_JSON = 1 << 28
 """Bytes of a file."""
@@ -44,7 +45,12 @@ CLOSING = {axes: re.compile(r"[ \t\n\r]*\]" * (axes - 1)) for axes in (2, 3)}
 
 def read_json(file: BinaryIO, tables: Collection[str]) -> dict[str, Any]:
     """Read a JSON object. Its ``tables``, with two or three axes, become arrays of numbers."""
-    size = os.fstat(file.fileno()).st_size
+    return parse_json(read_text(file), tables)
+
+
+def read_text(file: BinaryIO) -> str:
+    """Read a text of any of the encodings that JSON may have."""
+    size = size_of(file)
     if size > LARGEST_JSON:
         raise ValueError(
             f"it has {size / 2**20:,.0f} MiB, more than the {LARGEST_JSON >> 20} MiB of JSON that "
@@ -55,9 +61,19 @@ def read_json(file: BinaryIO, tables: Collection[str]) -> dict[str, Any]:
         raise ValueError(
             f"it has more than {LARGEST_UNICODE >> 20} MiB, and characters that are not ASCII"
         )
-    text = content.decode(json.detect_encoding(content))
-    del content
-    return parse_json(text, tables)
+    return content.decode(json.detect_encoding(content))
+
+
+def parse_table(text: str) -> NDArray[Any]:
+    """Return an array from a JSON list that is a table with two or three axes."""
+    parser = _Parser(text)
+    table, place = parser.table_or_value(parser.skip(0), wanted=True)
+    parser.end(place)
+    if not isinstance(table, np.ndarray):
+        raise ValueError(
+            f"it holds a JSON {type(table).__name__}, not a table of numbers: give a list of rows"
+        )
+    return table
 
 
 def parse_json(text: str, tables: Collection[str] = ()) -> dict[str, Any]:
@@ -107,7 +123,7 @@ class _Parser:
 
     def end(self, place: int) -> None:
         if self.skip(place) != len(self._text):
-            raise ValueError(f"more data follows the object, at character {place}")
+            raise ValueError(f"more data follows its end, at character {place}")
 
     def table_or_value(self, place: int, wanted: bool) -> tuple[Any, int]:
         opening = OPENING.match(self._text, place)

@@ -24,7 +24,7 @@ def reading(path: str | os.PathLike[str], complaint: str = "") -> Iterator[None]
 
     Damaged files make parsers raise almost anything: ``zlib.error``, ``NotImplementedError``,
     ``TokenError``, ``RecursionError``, ``MemoryError``. A missing file remains a
-    ``FileNotFoundError``.
+    ``FileNotFoundError``. An error about a file in a folder names that file only.
     """
     try:
         yield
@@ -33,7 +33,10 @@ def reading(path: str | os.PathLike[str], complaint: str = "") -> Iterator[None]
     except OSError as error:
         raise ValueError(f"{printable(path)}: {error.strerror or printable_error(error)}") from None
     except Exception as error:  # noqa: BLE001 - see above
-        raise ValueError(f"{printable(path)}{complaint}: {printable_error(error)}") from None
+        said = printable_error(error)
+        if said.startswith(f"{printable(path)}{os.sep}"):  # about a file in this folder
+            raise
+        raise ValueError(f"{printable(path)}{complaint}: {said}") from None
 
 
 def printable_error(error: Exception) -> str:
@@ -63,6 +66,13 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 def _open_at_once(path: str, flags: int) -> int:
     """Open even a FIFO without waiting for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def size_of(file: BinaryIO) -> int:
+    """Return how many bytes a file has, on disk or in memory; it is read from its start next."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
 
 
 def check_regular(status: os.stat_result) -> None:

@@ -1,0 +1,176 @@
+"""What a path leads to, before anybody knows its format: a folder, or a file of some container."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from numpy.typing import NDArray
+
+from eplb_np._files.gzip_files import unpacked
+from eplb_np._files.json_text import parse_json, parse_table, read_text
+from eplb_np._files.numpy_files import MAGIC, Archive, StoredArray, open_npy
+from eplb_np._files.reading import as_path, check_regular, open_regular, reading
+
+Kind = Literal["folder", "json", "lines", "npy", "npz", "torch", "text"]
+
+KINDS: dict[Kind, str] = {
+    "folder": "a folder",
+    "json": "JSON",
+    "lines": "JSON in each line",
+    "npy": "an .npy array",
+    "npz": "an .npz archive",
+    "torch": "a file of torch.save",
+    "text": "text",
+}
+
+ZIP = b"PK\3\4"
+EMPTY_ZIP = b"PK\5\6"
+PICKLE = b"\x80"
+HEAD = 1 << 12
+LONGEST_LINE = 1 << 24
+MOST_FILES = 1 << 14
+"""Files of a folder that are looked at, which takes a tenth of a second."""
+
+TABLES = (
+    "logical_count",
+    "physical_to_logical_map",
+    "tokens_per_expert_stats_list",
+    "ep_rank_to_expert_id_list",
+    "phy2log",
+    "phyrank",
+)
+"""Keys of JSON objects that are tables in every format: what is wrong in one is said."""
+
+
+class Contents:
+    """A folder, or an open file whose container is known; what it holds is read when asked for."""
+
+    def __init__(self, path: Path, file: BinaryIO | None) -> None:
+        self.path = path
+        self._file = file
+        self.kind: Kind = "folder" if file is None else _kind_of(file)
+
+    @property
+    def file(self) -> BinaryIO:
+        """The file, unpacked if it was packed by gzip, at its start."""
+        if self._file is None:
+            raise ValueError("it is a folder, not a file")
+        self._file.seek(0)
+        return self._file
+
+    def describe(self) -> str:
+        """Say what this is, as far as it shows."""
+        said = KINDS[self.kind]
+        if self.kind == "json" and isinstance(self.json, dict):
+            return f"{said} with the keys {', '.join(map(repr, islice(self.json, 10)))}"
+        return said
+
+    def named(self, pattern: str) -> dict[str, re.Match[str]]:
+        """Return the files of a folder whose whole names match, in the order of their names."""
+        if self.kind != "folder":
+            return {}
+        with os.scandir(self.path) as entries:
+            names = sorted(entry.name for entry in islice(entries, MOST_FILES + 1))
+        if len(names) > MOST_FILES:
+            raise ValueError(f"it has more than {MOST_FILES} files: give a folder of loads only")
+        found = ((name, re.fullmatch(pattern, name)) for name in names)
+        return {name: match for name, match in found if match is not None}
+
+    @cached_property
+    def json(self) -> dict[str, Any] | NDArray[Any]:
+        """An object whose tables are arrays, or a list that is a table."""
+        text = read_text(self.file)
+        return parse_table(text) if text.lstrip()[:1] == "[" else parse_json(text, TABLES)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of a JSON object; none for anything else."""
+        found = self.json if self.kind == "json" else None
+        return frozenset(found if isinstance(found, dict) else ())
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Read the objects of JSON in each line, whose tables are arrays."""
+        if self.kind == "json":  # a single line
+            if isinstance(self.json, dict):
+                yield self.json
+            return
+        file = self.file
+        number = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise ValueError(f"line {number} has more than {LONGEST_LINE >> 20} MiB")
+            if line.isspace():
+                continue
+            try:
+                record = parse_json(line.decode(), TABLES)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+            yield record
+
+    @cached_property
+    def npy(self) -> StoredArray:
+        """An array, of which only the header has been read."""
+        return open_npy(self.file)
+
+    @cached_property
+    def npz(self) -> Archive:
+        """An archive of arrays."""
+        return Archive(self.file)
+
+    @cached_property
+    def torch(self) -> Any:
+        """What `torch.save` wrote: lists, dicts, numbers and NumPy arrays."""
+        from eplb_np._files.torch_files import read_torch
+
+        return read_torch(self.file)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Contents]:
+    """Open a file or a folder; whatever is wrong with it becomes a one-line ``ValueError``."""
+    where = as_path(path)
+    with reading(where):
+        if where.is_dir():
+            yield Contents(where, None)
+            return
+        with open_regular(where) as file:
+            check_regular(os.fstat(file.fileno()))
+            yield Contents(where, unpacked(file))
+
+
+def _kind_of(file: BinaryIO) -> Kind:
+    """Tell the container by how the file begins."""
+    head = file.read(HEAD)
+    file.seek(0)
+    if head.startswith(MAGIC):
+        return "npy"
+    if head.startswith((ZIP, EMPTY_ZIP)):
+        return "torch" if _holds_a_pickle(file) else "npz"
+    if head.startswith(PICKLE):
+        return "torch"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text.startswith((b"{", b"[")):
+        return "text"
+    line = file.readline(LONGEST_LINE)
+    following = file.read(HEAD).lstrip()
+    file.seek(0)
+    return "lines" if line.rstrip().endswith(b"}") and following[:1] == b"{" else "json"
+
+
+def _holds_a_pickle(file: BinaryIO) -> bool:
+    try:
+        names = list(Archive(file).members)
+    except (ValueError, zipfile.BadZipFile):
+        return False  # and the archive's reader will say why
+    finally:
+        file.seek(0)
+    return any(name == "data.pkl" or name.endswith("/data.pkl") for name in names)

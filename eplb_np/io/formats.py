@@ -1,0 +1,89 @@
+"""`FORMATS`: every kind of file of loads and plans, one row each, and how a file finds its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from eplb_np._arguments import is_one_of, one_line
+from eplb_np.io.contents import Contents
+from eplb_np.policies import function_named
+
+
+class Format(NamedTuple):
+    """What there is to know about a format.
+
+    The module of a format has ``recognise(contents) -> bool``, and of these functions the ones
+    that the row names: ``read_loads(contents, asked) -> Recording``, ``read_plan(contents) ->
+    Placement``, ``write_plan(placement, path) -> str`` beside ``CONSUMER``. It is loaded when it
+    is needed.
+    """
+
+    title: str
+    """Who writes or reads such files."""
+    holds: str
+    """What they look like."""
+    module: str
+    """Name of the module within `eplb_np.io`."""
+    reads_loads: bool = False
+    """Whether `read_loads` reads them."""
+    reads_plans: bool = False
+    """Whether `read_plan` reads them."""
+    writes_plans: bool = False
+    """Whether `write_plan` writes them."""
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """Return a function of the format's module."""
+        return function_named(f"eplb_np.io.{self.module}:{name}")
+
+
+FORMATS: Mapping[str, Format] = MappingProxyType({
+    "eplb_np": Format(
+        "eplb_np", "a plan as Plan.save writes it: .json or .npz", "own",
+        reads_plans=True, writes_plans=True,
+    ),
+})  # fmt: skip
+"""Formats by name. Where a file fits several, it is taken for the first of them."""
+
+
+def check_format(name: str, ability: str) -> Format:
+    """Return a format's row, or raise ``ValueError`` if it cannot do what is asked."""
+    able = [known for known, row in FORMATS.items() if getattr(row, ability)]
+    if not is_one_of(name, able):
+        does = {
+            "reads_loads": "no format of loads",
+            "reads_plans": "no format of plans that are read",
+            "writes_plans": "no format of plans that are written",
+        }[ability]
+        raise ValueError(f"format={one_line(name)} is {does}: give one of {', '.join(able)}")
+    return FORMATS[name]
+
+
+def find_format(contents: Contents, name: str | None, ability: str) -> tuple[str, Format]:
+    """Return name and row of the format of a file: the one that is named, or the first that fits.
+
+    Raises ``ValueError`` if none fits.
+    """
+    if name is not None:
+        row = check_format(name, ability)
+        if not row.function("recognise")(contents):
+            raise ValueError(
+                f"it is {contents.describe()}, not of format {name!r}: {row.holds}"
+            )
+        return name, row
+    others = []
+    for known, row in FORMATS.items():
+        if row.function("recognise")(contents):
+            if getattr(row, ability):
+                return known, row
+            others.append(row.holds)
+    if others:
+        raise ValueError(f"it is {others[0]}, not {WANTED[ability]}")
+    raise ValueError(
+        f"it is {contents.describe()}, and of no known format: name it with format=, one of "
+        f"{', '.join(known for known, row in FORMATS.items() if getattr(row, ability))}"
+    )
+
+
+WANTED = {"reads_loads": "loads", "reads_plans": "a plan"}

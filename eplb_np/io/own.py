@@ -1,0 +1,14 @@
+"""The package's own plans, which `Plan.save` writes: topology, ranks and policy included."""
+
+from __future__ import annotations
+
+from eplb_np.io.contents import Contents
+from eplb_np.plan import PLAN_FILE
+
+
+def recognise(contents: Contents) -> bool:
+    """Whether this is a plan that `Plan.save` wrote."""
+    if contents.kind == "npz":
+        return set(PLAN_FILE.tables) < contents.npz.members.keys()
+    found = contents.json if contents.kind == "json" else None
+    return isinstance(found, dict) and found.get("format") == PLAN_FILE.name

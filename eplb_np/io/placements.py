@@ -1,0 +1,187 @@
+"""Placements as files hold them: slots of ranks in rows; checked before one is written.
+
+Letters: R rows, L planned layers, E logical experts, P slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eplb_np._arguments import as_list, as_size, one_line
+from eplb_np._loads.host import as_array
+from eplb_np.plan import Plan
+from eplb_np.topology import Topology
+
+
+class Placement(NamedTuple):
+    """The experts in the slots of each layer, rank by rank, and what else a file says."""
+
+    rows: NDArray[Any]
+    """[R, P], logical expert in each slot."""
+    layer_ids: Sequence[int] | None = None
+    """[R], ids in the model of the rows' layers; None if the rows are all layers from 0 on."""
+    num_gpus: int | None = None
+    num_experts: int | None = None
+
+
+class Consumer(NamedTuple):
+    """What an engine demands of a plan that it is given in a file, and mostly does not check."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    every_layer: bool = False
+    """Whether it wants a row for each decoder layer, dense ones included."""
+    breaks_on_doubles: bool = False
+    """Whether it fails if an expert stands twice on a GPU."""
+    most_experts: int | None = None
+    most_slots: int | None = None
+
+
+def placement_for(
+    consumer: Consumer, plan: Plan, num_hidden_layers: int | None, current: Plan | None
+) -> tuple[Placement, tuple[str, ...]]:
+    """Lay out a plan as an engine wants it, and say what a user should know; see `write_plan`."""
+    topology = plan.topology
+    _check_slots(consumer, plan)
+    notes = []
+    doubles = _count_doubles(plan)
+    if doubles and consumer.breaks_on_doubles:
+        raise ValueError(
+            f"{doubles} slots hold an expert that their GPU holds already, and {consumer.name} "
+            "loses such slots: plan with policy='refined'"
+        )
+    if doubles:
+        notes.append(f"{doubles} slots hold an expert that their GPU holds already, which is waste")
+    slots = plan.phy2log if current is None else align_slots(plan, current)
+    ids = list(plan.moe_layer_ids or ())
+    if num_hidden_layers is not None:
+        num_hidden_layers = as_size("num_hidden_layers", num_hidden_layers)
+        if num_hidden_layers <= ids[-1]:
+            raise ValueError(
+                f"num_hidden_layers={num_hidden_layers}, but the plan has layer {ids[-1]}: give "
+                "the number of all decoder layers of the model, dense ones included"
+            )
+    if not consumer.every_layer:
+        return Placement(slots, ids, topology.num_gpus, topology.num_experts), tuple(notes)
+    if num_hidden_layers is None:
+        raise ValueError(
+            f"{consumer.name} wants a row for every decoder layer, dense ones included, and serves "
+            "wrong layers if the number differs: give num_hidden_layers, for DeepSeek-V3 61"
+        )
+    # Any row would do for a dense layer, if it holds every expert: this is the engines' own.
+    rows = np.tile(
+        np.arange(topology.num_replicas, dtype=slots.dtype) % topology.num_experts,
+        (num_hidden_layers, 1),
+    )
+    rows[ids] = slots
+    left = num_hidden_layers - len(ids)
+    if left:
+        notes.append(f"{left} layers that are not planned hold the experts in order")
+    return (
+        Placement(rows, range(num_hidden_layers), topology.num_gpus, topology.num_experts),
+        tuple(notes),
+    )
+
+
+def _check_slots(consumer: Consumer, plan: Plan) -> None:
+    topology = plan.topology
+    if topology.gpu_slots is not None or topology.num_replicas % topology.num_gpus:
+        raise ValueError(
+            f"the GPUs differ in slots, but {consumer.name} wants the same number on each: plan "
+            f"for a multiple of num_gpus={topology.num_gpus}"
+        )
+    if (plan.phy2log < 0).any():
+        raise ValueError(
+            f"the plan has empty slots, of GPUs that are gone, but {consumer.name} wants an expert "
+            "in every slot: plan for a topology of the remaining GPUs"
+        )
+    for what, size, most in (
+        ("experts", topology.num_experts, consumer.most_experts),
+        ("slots", topology.num_replicas, consumer.most_slots),
+    ):
+        if most is not None and size > most:
+            raise ValueError(f"the plan has {size} {what}, but {consumer.name} takes {most} at most")
+
+
+def _count_doubles(plan: Plan) -> int:
+    """Count the slots, over all layers, whose expert has an earlier slot on the same GPU."""
+    topology = plan.topology
+    place = topology.gpu_of_slot * topology.num_experts + plan.phy2log
+    place.sort(axis=1)
+    return int((place[:, 1:] == place[:, :-1]).sum())
+
+
+def align_slots(plan: Plan, current: Plan) -> NDArray[Any]:
+    """Return ``phy2log`` [L, P] with the slots of each GPU in another order: what stays, stays put.
+
+    An expert that a GPU holds in both plans keeps its slot; of several replicas on one GPU, as
+    many as it had. The others fill what is free, lowest slot and earliest in the plan first.
+    O(L P).
+    """
+    if plan.topology != current.topology or plan.moe_layer_ids != current.moe_layer_ids:
+        raise ValueError(
+            f"current={current} does not fit {plan}: give a plan with the same layers and sizes"
+        )
+    aligned = np.full_like(plan.phy2log, -1)
+    firsts = plan.topology.first_slots.tolist()
+    for new, old, out in zip(plan.phy2log.tolist(), current.phy2log.tolist(), aligned, strict=True):
+        for first, stop in zip(firsts, firsts[1:], strict=False):
+            out[first:stop] = _aligned(new[first:stop], old[first:stop])
+    return aligned
+
+
+def plan_of(
+    found: Placement, topology: Topology, policy: str, moe_layer_ids: Sequence[int] | None
+) -> Plan:
+    """Make a plan of a placement that was read: of all its rows, or of those of some layers."""
+    rows = as_array(found.rows, "the placement")
+    if rows.dtype.kind not in "iu" or rows.ndim != 2 or 0 in rows.shape:
+        raise ValueError(
+            f"the placement has shape {rows.shape} and dtype {rows.dtype}: give integers "
+            "[layers, slots]"
+        )
+    wrong = (rows < 0) | (rows >= topology.num_experts)
+    if wrong.any():
+        row, slot = (int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"slot {slot} of row {row} holds {rows[row, slot]}, which is not an expert id: "
+            f"give 0 .. {topology.num_experts - 1}"
+        )
+    ids = list(range(len(rows)) if found.layer_ids is None else found.layer_ids)
+    if moe_layer_ids is not None:
+        wanted = as_list("moe_layer_ids", moe_layer_ids, "give ids of layers", most=len(rows))
+        missing = [i for i in wanted if i not in ids]
+        if missing:
+            raise ValueError(f"moe_layer_ids: there is no layer {one_line(missing[0])}, of {ids}")
+        rows = rows[[ids.index(i) for i in wanted]]
+        ids = wanted
+    phy2log = rows.astype(np.int64)
+    return Plan(phy2log, number_replicas(phy2log), topology, policy, ids)
+
+
+def number_replicas(phy2log: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rank the replicas [L, P] of each expert in the order of their slots."""
+    order = np.argsort(phy2log, axis=1, kind="stable")
+    experts = np.take_along_axis(phy2log, order, axis=1)
+    places = np.broadcast_to(np.arange(phy2log.shape[1]), phy2log.shape)
+    begins = np.hstack([np.ones((len(experts), 1), bool), experts[:, 1:] != experts[:, :-1]])
+    first = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
+    rank = np.empty_like(phy2log)
+    np.put_along_axis(rank, order, places - first, axis=1)
+    return rank
+
+
+def _aligned(new: list[int], old: list[int]) -> list[int]:
+    left = list(new)
+    kept = []
+    for expert in old:
+        stays = expert in left
+        if stays:
+            left.remove(expert)
+        kept.append(expert if stays else None)
+    rest = iter(left)
+    return [next(rest) if expert is None else expert for expert in kept]
