@@ -32,7 +32,7 @@ def reading(path: str | os.PathLike[str], complaint: str = "") -> Iterator[None]
         raise
     except OSError as error:
         raise ValueError(f"{printable(path)}: {error.strerror or printable_error(error)}") from None
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:
         said = printable_error(error)
         if said.startswith(f"{printable(path)}{os.sep}"):  # about a file in this folder
             raise

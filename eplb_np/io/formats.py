@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from eplb_np._arguments import is_one_of, one_line
 from eplb_np.io.contents import Contents
-from eplb_np.policies import function_named
 
 
 class Format(NamedTuple):
@@ -33,15 +33,25 @@ class Format(NamedTuple):
     writes_plans: bool = False
     """Whether `write_plan` writes them."""
 
-    def function(self, name: str) -> Callable[..., Any]:
-        """Return a function of the format's module."""
-        return function_named(f"eplb_np.io.{self.module}:{name}")
+    def member(self, name: str) -> Any:
+        """Import the format's module, and return what it calls so."""
+        return getattr(import_module(f"eplb_np.io.{self.module}"), name)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType({
     "eplb_np": Format(
         "eplb_np", "a plan as Plan.save writes it: .json or .npz", "own",
         reads_plans=True, writes_plans=True,
+    ),
+    "sglang": Format(
+        "SGLang", "a JSON object with logical_count or physical_to_logical_map, or a .pt dump of "
+        "its recorder, or a folder of them", "sglang",
+        reads_loads=True, reads_plans=True, writes_plans=True,
+    ),
+    "numpy": Format(
+        "NumPy", "an array [layers, experts] or [steps, layers, experts]: .npy, or .npz with "
+        "logical_count or a single array", "numpy_arrays",
+        reads_loads=True,
     ),
 })  # fmt: skip
 """Formats by name. Where a file fits several, it is taken for the first of them."""
@@ -67,14 +77,12 @@ def find_format(contents: Contents, name: str | None, ability: str) -> tuple[str
     """
     if name is not None:
         row = check_format(name, ability)
-        if not row.function("recognise")(contents):
-            raise ValueError(
-                f"it is {contents.describe()}, not of format {name!r}: {row.holds}"
-            )
+        if not row.member("recognise")(contents):
+            raise ValueError(f"it is {contents.describe()}, not of format {name!r}: {row.holds}")
         return name, row
     others = []
     for known, row in FORMATS.items():
-        if row.function("recognise")(contents):
+        if row.member("recognise")(contents):
             if getattr(row, ability):
                 return known, row
             others.append(row.holds)

@@ -5,26 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from eplb_np._arguments import as_size, check_is
 from eplb_np._files.reading import printable
 from eplb_np.io.contents import opened
 from eplb_np.io.formats import find_format
-from eplb_np.io.recorded import RecordedLoads, recorded_loads
+from eplb_np.io.recorded import Asked, RecordedLoads, recorded_loads
 from eplb_np.plan import Plan
-
-
-class Asked(NamedTuple):
-    """What a caller knows about the files, and they do not say."""
-
-    num_ranks: int | None = None
-    num_experts: int | None = None
 
 
 def read_loads(
     path: str | os.PathLike[str],
-    format: str | None = None,  # noqa: A002 - the word for it
+    format: str | None = None,
     *,
     in_order: bool | None = None,
     moe_layer_ids: Sequence[int] | None = None,
@@ -98,7 +90,7 @@ def read_loads(
     )
     with opened(path) as contents:
         name, row = find_format(contents, format, "reads_loads")
-        found = row.function("read_loads")(contents, asked)
+        found = row.member("read_loads")(contents, asked)
         loads = recorded_loads(
             found, in_order=in_order, moe_layer_ids=moe_layer_ids, current=current
         )

@@ -6,6 +6,7 @@ Letters: R rows, L planned layers, E logical experts, P slots.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,7 +105,9 @@ def _check_slots(consumer: Consumer, plan: Plan) -> None:
         ("slots", topology.num_replicas, consumer.most_slots),
     ):
         if most is not None and size > most:
-            raise ValueError(f"the plan has {size} {what}, but {consumer.name} takes {most} at most")
+            raise ValueError(
+                f"the plan has {size} {what}, but {consumer.name} takes {most} at most"
+            )
 
 
 def _count_doubles(plan: Plan) -> int:
@@ -127,9 +130,9 @@ def align_slots(plan: Plan, current: Plan) -> NDArray[Any]:
             f"current={current} does not fit {plan}: give a plan with the same layers and sizes"
         )
     aligned = np.full_like(plan.phy2log, -1)
-    firsts = plan.topology.first_slots.tolist()
+    gpus = list(pairwise(plan.topology.first_slots.tolist()))
     for new, old, out in zip(plan.phy2log.tolist(), current.phy2log.tolist(), aligned, strict=True):
-        for first, stop in zip(firsts, firsts[1:], strict=False):
+        for first, stop in gpus:
             out[first:stop] = _aligned(new[first:stop], old[first:stop])
     return aligned
 
@@ -138,7 +141,7 @@ def plan_of(
     found: Placement, topology: Topology, policy: str, moe_layer_ids: Sequence[int] | None
 ) -> Plan:
     """Make a plan of a placement that was read: of all its rows, or of those of some layers."""
-    rows = as_array(found.rows, "the placement")
+    rows: NDArray[Any] = as_array(found.rows, "the placement")
     if rows.dtype.kind not in "iu" or rows.ndim != 2 or 0 in rows.shape:
         raise ValueError(
             f"the placement has shape {rows.shape} and dtype {rows.dtype}: give integers "

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from eplb_np._arguments import check_is
-from eplb_np._files.reading import as_path, reading, suffix_of
+from eplb_np._files.reading import as_path, suffix_of
 from eplb_np.io.contents import opened
 from eplb_np.io.formats import check_format, find_format
-from eplb_np.io.own import read_own_plan
 from eplb_np.io.placements import Consumer, Placement, placement_for, plan_of
-from eplb_np.plan import PLAN_FILE, Plan
+from eplb_np.plan import Plan
 from eplb_np.topology import Topology
 
 
@@ -33,7 +30,7 @@ class WrittenPlan(NamedTuple):
 def write_plan(
     plan: Plan,
     path: str | os.PathLike[str],
-    format: str = "eplb_np",  # noqa: A002 - the word for it
+    format: str = "eplb_np",
     *,
     num_hidden_layers: int | None = None,
     current: Plan | None = None,
@@ -96,16 +93,16 @@ def write_plan(
         return WrittenPlan(where, format, "", ())
     if current is not None:
         check_is("current", current, Plan, "give the plan in use, or read it with read_plan")
-    consumer: Consumer = row.function("CONSUMER")
+    consumer: Consumer = row.member("CONSUMER")
     suffix_of(where, consumer.suffixes)
     placement, notes = placement_for(consumer, plan, num_hidden_layers, current)
-    start: str = row.function("write_plan")(placement, where)
+    start: str = row.member("write_plan")(placement, where)
     return WrittenPlan(where, format, start, notes)
 
 
 def read_plan(
     path: str | os.PathLike[str],
-    format: str | None = None,  # noqa: A002 - the word for it
+    format: str | None = None,
     *,
     num_gpus: int | None = None,
     num_nodes: int = 1,
@@ -162,7 +159,7 @@ def read_plan(
         name, row = find_format(contents, format, "reads_plans")
         if name == "eplb_np":
             return Plan.load(path)
-        found: Placement = row.function("read_plan")(contents)
+        found: Placement = row.member("read_plan")(contents)
         gpus = found.num_gpus if num_gpus is None else num_gpus
         if gpus is None:
             raise ValueError("the file does not say how many GPUs there are: give num_gpus")

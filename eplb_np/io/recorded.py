@@ -85,6 +85,13 @@ class Recording(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class Asked(NamedTuple):
+    """What a caller knows about the files, and they do not say."""
+
+    num_ranks: int | None = None
+    num_experts: int | None = None
+
+
 def recorded_loads(
     found: Recording,
     *,
@@ -110,7 +117,7 @@ def recorded_loads(
     idle = len(steps) - int(has_load.sum())
     if idle and has_load.any():
         notes.append(f"{idle} of {len(steps)} steps have no load, and are left out")
-    moe = load.any(axis=1)
+    moe: Any = (load > 0).any(axis=1)
     if not moe.any():
         raise ValueError(
             f"{name}: all {len(load)} layers are zero, so there is no MoE layer to plan: "
@@ -201,7 +208,7 @@ def _map_of_rows(plan: Plan, ids: list[int], steps: NDArray[Any]) -> NDArray[np.
 
 def _fold(steps: NDArray[Any], phy2log: NDArray[Any], name: str) -> NDArray[np.float64]:
     """Add up the counts [S, R, P] of each expert's slots: [S, R, E]."""
-    experts = as_array(phy2log, "the map from slots to experts")
+    experts: NDArray[Any] = as_array(phy2log, "the map from slots to experts")
     if experts.dtype.kind not in "iu" or experts.shape != steps.shape[1:]:
         raise ValueError(
             f"{name} has shape {steps.shape}, but the map from slots to experts has shape "
@@ -212,8 +219,8 @@ def _fold(steps: NDArray[Any], phy2log: NDArray[Any], name: str) -> NDArray[np.f
     if wrong.any():
         row, slot = (int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"the map from slots to experts holds {experts[row, slot]} in slot {slot} of row {row}: "
-            f"expert ids are from 0, and there are {num_slots} slots"
+            f"the map from slots to experts holds {experts[row, slot]} in slot {slot} of row "
+            f"{row}: expert ids are from 0, and there are {num_slots} slots"
         )
     num_experts = int(experts.max()) + 1
     target = experts.astype(np.int64) + num_experts * np.arange(num_rows)[:, None]
@@ -268,4 +275,5 @@ def _select(
 ) -> NDArray[Any]:
     if has_load.all() and moe.all():
         return steps
-    return steps[np.ix_(has_load, moe, np.ones(steps.shape[2], bool))]
+    selected: NDArray[Any] = steps[np.ix_(has_load, moe, np.ones(steps.shape[2], bool))]
+    return selected
