@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from eplb_np.io.contents import Contents
+from eplb_np.io.placements import Consumer
 from eplb_np.plan import PLAN_FILE
+
+CONSUMER = Consumer("eplb_np", PLAN_FILE.suffixes)
 
 
 def recognise(contents: Contents) -> bool:

@@ -59,20 +59,9 @@ def placement_for(
         notes.append(f"{doubles} slots hold an expert that their GPU holds already, which is waste")
     slots = plan.phy2log if current is None else align_slots(plan, current)
     ids = list(plan.moe_layer_ids or ())
-    if num_hidden_layers is not None:
-        num_hidden_layers = as_size("num_hidden_layers", num_hidden_layers)
-        if num_hidden_layers <= ids[-1]:
-            raise ValueError(
-                f"num_hidden_layers={num_hidden_layers}, but the plan has layer {ids[-1]}: give "
-                "the number of all decoder layers of the model, dense ones included"
-            )
-    if not consumer.every_layer:
+    check_num_layers(consumer, ids[-1], num_hidden_layers)
+    if not consumer.every_layer or num_hidden_layers is None:
         return Placement(slots, ids, topology.num_gpus, topology.num_experts), tuple(notes)
-    if num_hidden_layers is None:
-        raise ValueError(
-            f"{consumer.name} wants a row for every decoder layer, dense ones included, and serves "
-            "wrong layers if the number differs: give num_hidden_layers, for DeepSeek-V3 61"
-        )
     # Any row would do for a dense layer, if it holds every expert: this is the engines' own.
     rows = np.tile(
         np.arange(topology.num_replicas, dtype=slots.dtype) % topology.num_experts,
@@ -86,6 +75,22 @@ def placement_for(
         Placement(rows, range(num_hidden_layers), topology.num_gpus, topology.num_experts),
         tuple(notes),
     )
+
+
+def check_num_layers(consumer: Consumer, last_layer: int, num_hidden_layers: int | None) -> None:
+    """Raise ``ValueError`` unless the number of layers fits a plan, and is given if needed."""
+    if num_hidden_layers is None:
+        if consumer.every_layer:
+            raise ValueError(
+                f"{consumer.name} wants a row for every decoder layer, dense ones included, and "
+                "serves wrong layers if their number differs: give num_hidden_layers, which is 61 "
+                "for DeepSeek-V3"
+            )
+    elif as_size("num_hidden_layers", num_hidden_layers) <= last_layer:
+        raise ValueError(
+            f"num_hidden_layers={num_hidden_layers}, but layer {last_layer} is planned: give the "
+            "number of all decoder layers of the model, dense ones included"
+        )
 
 
 def _check_slots(consumer: Consumer, plan: Plan) -> None:

@@ -9,9 +9,16 @@ from typing import NamedTuple
 
 from eplb_np._arguments import check_is
 from eplb_np._files.reading import as_path, suffix_of
+from eplb_np._files.targets import target_of
 from eplb_np.io.contents import opened
-from eplb_np.io.formats import check_format, find_format
-from eplb_np.io.placements import Consumer, Placement, placement_for, plan_of
+from eplb_np.io.formats import Format, check_format, find_format
+from eplb_np.io.placements import (
+    Consumer,
+    Placement,
+    check_num_layers,
+    placement_for,
+    plan_of,
+)
 from eplb_np.plan import Plan
 from eplb_np.topology import Topology
 
@@ -86,18 +93,29 @@ def write_plan(
     {"physical_to_logical_map": [[0, 1, 2, 0], [0, 1, 0, 2]]}
     """
     check_is("plan", plan, Plan, "make one with make_plan, or read it with read_plan")
-    row = check_format(format, "writes_plans")
+    if current is not None:
+        check_is("current", current, Plan, "give the plan in use, or read it with read_plan")
+    last_layer = (plan.moe_layer_ids or (0,))[-1]
+    row = check_writable(path, format, last_layer, num_hidden_layers)
     where = as_path(path)
     if format == "eplb_np":
         plan.save(where)
         return WrittenPlan(where, format, "", ())
-    if current is not None:
-        check_is("current", current, Plan, "give the plan in use, or read it with read_plan")
-    consumer: Consumer = row.member("CONSUMER")
-    suffix_of(where, consumer.suffixes)
-    placement, notes = placement_for(consumer, plan, num_hidden_layers, current)
+    placement, notes = placement_for(row.member("CONSUMER"), plan, num_hidden_layers, current)
     start: str = row.member("write_plan")(placement, where)
     return WrittenPlan(where, format, start, notes)
+
+
+def check_writable(
+    path: str | os.PathLike[str], format: str, last_layer: int, num_hidden_layers: int | None
+) -> Format:
+    """Raise what `write_plan` would of any plan up to this layer, and return the format's row."""
+    row = check_format(format, "writes_plans")
+    consumer: Consumer = row.member("CONSUMER")
+    suffix_of(path, consumer.suffixes)
+    check_num_layers(consumer, last_layer, num_hidden_layers)
+    target_of(path)
+    return row
 
 
 def read_plan(
