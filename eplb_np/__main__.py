@@ -38,14 +38,19 @@ def _stopped_by_interrupts() -> Iterator[None]:
         yield
         return
 
+    stopping = False
+
     def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
         signal.signal(signal.SIGINT, stop_at_once)  # in case somebody swallows this one
         raise _Stopped
 
     def end_or_report(what: sys.UnraisableHookArgs) -> None:
         if isinstance(what.exc_value, _Stopped):  # raised where Python can only ignore it
             stop_at_once()
-        report(what)
+        if not stopping:  # what was interrupted half made may fail to be unmade
+            report(what)
 
     report = sys.unraisablehook
     sys.unraisablehook = end_or_report
@@ -55,7 +60,8 @@ def _stopped_by_interrupts() -> Iterator[None]:
     finally:
         # A process that is about to end has nothing left to stop.
         signal.signal(signal.SIGINT, signal.SIG_IGN if before is stop_at_once else before)
-        sys.unraisablehook = report
+        if not stopping:
+            sys.unraisablehook = report
 
 
 if __name__ == "__main__":

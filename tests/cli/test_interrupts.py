@@ -38,3 +38,26 @@ def test_another_program_keeps_its_handler(program, folder):
 def test_our_command_has_its_own(tmp_path):
     (tmp_path / "eplb-np").write_text(f"{DEFAULT}import eplb_np\n{HANDLER}")
     assert run_python("eplb-np", cwd=tmp_path).stdout == "False\n"
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_what_was_interrupted_half_made_says_nothing(stopped):
+    """As objects of LLVM, whose ``__del__`` fails if their ``__init__`` did not end."""
+    code = f"""{DEFAULT}
+import os
+import eplb_np.__main__ as command
+
+class HalfMade:
+    def __del__(self):
+        raise AttributeError("half made")
+
+try:
+    with command._stopped_by_interrupts():
+        half_made = HalfMade()
+        if {stopped}:
+            os.kill(os.getpid(), signal.SIGINT)
+except command._Stopped:
+    pass
+del half_made
+"""
+    assert ("half made" in run_python("-c", code).stderr) == (not stopped)
