@@ -52,6 +52,7 @@ class StoredArray:
         if self.dtype.hasobject:
             raise ValueError("it holds Python objects, which are not loaded (allow_pickle=False)")
         self.size = math.prod(self.shape) * self.dtype.itemsize
+        self.left = self.size  # bytes that have not been read yet
         if length + self.size > size:
             raise ValueError(
                 f"it declares an array of shape {self.shape} and dtype {self.dtype}, of "
@@ -92,6 +93,7 @@ class StoredArray:
             if len(piece) < len(part):
                 raise ValueError("it ends before its data does")
             part[:] = np.frombuffer(piece, np.uint8)
+        self.left -= len(memory)
         return memory.view(self.dtype)
 
 
@@ -159,7 +161,7 @@ class Archive:
         with self._zip.open(entry) as file:
             stored = StoredArray(file, size)  # type: ignore[arg-type]
             yield stored
-            if file.read(1):
+            if stored.left == 0 and file.read(1):
                 raise ValueError(f"its array {name!r} is followed by more data")
 
 

@@ -58,7 +58,7 @@ def read_loads(
     ValueError
         If it is no file of loads, a rank is missing, loads are negative, NaN or infinite, all are
         zero, or a declared size is beyond what is read: 512 MiB of arrays, 256 MiB of JSON,
-        128 MiB unpacked by gzip, 2**26 loads, or 2**24 in a step. The message is one line, begins
+        128 MiB unpacked by gzip, 2**27 loads, or 2**24 in a step. The message is one line, begins
         with the path, and comes before anything large is unpacked. Nothing in a file is ever run.
     FileNotFoundError
         If there is no such file.

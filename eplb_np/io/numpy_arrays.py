@@ -5,15 +5,12 @@ An array of several steps is a history, oldest first, as `make_plan` takes it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from eplb_np._files.numpy_files import Archive, StoredArray
+from eplb_np._files.numpy_files import Archive, StoredArray, open_npy
 from eplb_np._loads.host import as_array
 from eplb_np.io.contents import Contents
-from eplb_np.io.recorded import Asked, Recording, check_shape
+from eplb_np.io.recorded import BLOCK_BYTES, Asked, Recording, all_zero, check_shape
 
 KEY = "logical_count"
 
@@ -26,17 +23,22 @@ def recognise(contents: Contents) -> bool:
 def read_loads(contents: Contents, asked: Asked) -> Recording:
     """Read the array."""
     if contents.kind == "npy":
-        return Recording(read_array(contents.npy), in_order=True, name=KEY)
+        _check_loads(open_npy(contents.file))
+        return Recording(open_npy(contents.file).read(), in_order=True, name=KEY)
     archive = contents.npz
-    with archive.array(_name_in(archive)) as stored:
-        return Recording(read_array(stored), in_order=True, name=KEY)
+    name = _name_in(archive)
+    with archive.array(name) as stored:
+        _check_loads(stored)
+    with archive.array(name) as stored:
+        return Recording(stored.read(), in_order=True, name=KEY)
 
 
-def read_array(stored: StoredArray) -> NDArray[Any]:
-    """Read an array once its header shows that it may be loads."""
+def _check_loads(stored: StoredArray) -> None:
+    """Refuse what is no array of loads before memory is taken for it, as for gigabytes of zeros."""
     as_array(np.empty(0, stored.dtype), KEY)  # refuses what is not a real number type
     check_shape(stored.shape, KEY)
-    return stored.read()
+    if not any(block.any() for block in stored.blocks(BLOCK_BYTES)):
+        raise all_zero(KEY, stored.shape[-2])
 
 
 def _name_in(archive: Archive) -> str:

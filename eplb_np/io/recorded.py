@@ -20,7 +20,7 @@ from eplb_np.plan import Plan
 LARGEST_STEP = 1 << 24
 """Loads of one step, over all layers and experts."""
 
-LARGEST_RECORDING = 1 << 26
+LARGEST_RECORDING = 1 << 27
 """Loads of all steps: that zeros are no loads shows at their end only, but within a second."""
 
 BLOCK_BYTES = 1 << 23
@@ -119,10 +119,7 @@ def recorded_loads(
         notes.append(f"{idle} of {len(steps)} steps have no load, and are left out")
     moe: Any = (load > 0).any(axis=1)
     if not moe.any():
-        raise ValueError(
-            f"{name}: all {len(load)} layers are zero, so there is no MoE layer to plan: "
-            "give loads of at least one"
-        )
+        raise all_zero(name, len(load))
     num_steps = int(has_load.sum())
     known = found.in_order if in_order is None else in_order
     if num_steps > 1 and not known:
@@ -143,6 +140,14 @@ def recorded_loads(
         num_steps=num_steps,
         phy2log=None if phy2log is None else np.asarray(phy2log)[moe].astype(np.int64),
         notes=tuple(notes),
+    )
+
+
+def all_zero(name: str, num_layers: int) -> ValueError:
+    """Return the error of loads that are none."""
+    return ValueError(
+        f"{name}: all {num_layers} layers are zero, so there is no MoE layer to plan: "
+        "give loads of at least one"
     )
 
 
