@@ -95,7 +95,7 @@ def check_num_layers(consumer: Consumer, last_layer: int, num_hidden_layers: int
 
 def _check_slots(consumer: Consumer, plan: Plan) -> None:
     topology = plan.topology
-    if topology.gpu_slots is not None or topology.num_replicas % topology.num_gpus:
+    if topology.gpu_slots is not None:
         raise ValueError(
             f"the GPUs differ in slots, but {consumer.name} wants the same number on each: plan "
             f"for a multiple of num_gpus={topology.num_gpus}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eplb_np._arguments import check_is
+from eplb_np._arguments import as_size, check_is
 from eplb_np._files.reading import as_path, suffix_of
 from eplb_np._files.targets import target_of
 from eplb_np.io.contents import opened
@@ -184,6 +184,12 @@ def read_plan(
         if found.num_gpus not in (None, gpus):
             raise ValueError(f"num_gpus={num_gpus}, but the file has {found.num_gpus} GPUs")
         rows = found.rows
+        gpus = as_size("num_gpus", gpus)
+        if rows.shape[-1] % gpus:
+            raise ValueError(
+                f"num_gpus={gpus} does not divide the {rows.shape[-1]} slots of a layer: give the "
+                "number of GPUs that share them evenly"
+            )
         num_experts = found.num_experts or int(rows.max(initial=-1)) + 1
         topology = Topology(num_experts, rows.shape[-1], gpus, num_nodes, num_groups)
         return plan_of(found, topology, name, moe_layer_ids)
