@@ -139,8 +139,8 @@ class Archive(ZipArchive):
     @contextmanager
     def array(self, name: str) -> Iterator[StoredArray]:
         """Open an array, and read its header."""
-        self.check_size([name], LARGEST_ARRAYS, "are read")
         with self.open(name) as file:
+            self.check_size([name], LARGEST_ARRAYS, "are read")
             stored = StoredArray(file, self.members[name].file_size)
             yield stored
             if file.read(1):

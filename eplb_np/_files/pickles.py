@@ -14,7 +14,10 @@ LARGEST_PICKLE = 1 << 24
 """Bytes of a pickle."""
 
 MOST_STEPS = 1 << 20
-"""Opcodes of all pickles of a file: half a second's work, and a few hundred MB of objects."""
+"""Opcodes of all pickles of a file: half a second's work, and at most 300 MB of objects."""
+
+STEPS_OF_CALL = 8
+"""What a name or a call counts as: they take longer, and are at most one opcode in ten."""
 
 LONGEST_NAME = 256
 
@@ -70,7 +73,7 @@ class Pickles:
                 self.place += 1
                 self._steps_left -= 1
                 if self._steps_left < 0:
-                    raise ValueError(f"its pickle has more than {MOST_STEPS} opcodes")
+                    raise ValueError(f"its pickle has more than {MOST_STEPS} steps")
                 step = STEPS.get(code)
                 if step is None:
                     name = REFUSED.get(code, "unknown")
@@ -173,7 +176,7 @@ class Pickles:
         self._set(self._items())
 
     def _set(self, items: list[Any]) -> None:
-        """Keys are such that they have hashes soon, and not all of them the same."""
+        """Set items; the hashes of their keys take no time and cannot all be the same."""
         target = self._top(dict)
         if len(items) % 2:
             raise ValueError("its pickle has a key without a value")
@@ -205,6 +208,7 @@ class Pickles:
         self._push_global(module, name)
 
     def _push_global(self, module: str, name: str) -> None:
+        self._steps_left -= STEPS_OF_CALL
         full = f"{module}.{name}"
         if "." in name or full not in self._names:
             raise ValueError(
@@ -214,6 +218,7 @@ class Pickles:
         self._stack.append(Global(full, self._names[full]))
 
     def _reduce(self) -> None:
+        self._steps_left -= STEPS_OF_CALL
         arguments = self._pop(tuple)
         called = self._pop(Global)
         if called.call is None:

@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 
 from eplb_np._files.reading import size_of
 
-LARGEST_DIRECTORY = 1 << 20
+LARGEST_DIRECTORY = 1 << 21
 """Bytes of the list of an archive's members."""
 
 END = b"PK\5\6"
