@@ -73,7 +73,7 @@ class Pickles:
                 self.place += 1
                 self._steps_left -= 1
                 if self._steps_left < 0:
-                    raise ValueError(f"its pickle has more than {MOST_STEPS} steps")
+                    raise ValueError(f"its pickle has more than {MOST_STEPS} steps: save less")
                 step = STEPS.get(code)
                 if step is None:
                     name = REFUSED.get(code, f"{code:#04x}")

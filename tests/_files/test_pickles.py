@@ -176,6 +176,7 @@ ARRAY = Assembler().pickle(array_of(dtype_of("i1", "|"), (1 << 20,), MIB_OF_BYTE
 LEFT = MOST_STEPS - 300
 """Steps that the file around a bomb leaves."""
 
+MANY_MEMOS = b"".join(b"Nr" + struct.pack("<I", i * 999) for i in range(LEFT // 2))
 BOMBS = {
     "a list in itself": (b"\x80\2]q\0h\0a.", ["in itself"]),
     "a dict in itself": (b"\x80\2}q\0K\0h\0s.", ["in itself"]),
@@ -205,7 +206,7 @@ BOMBS = {
     "many tuples of one": (then_refused(b"N\x85", LEFT // 2), ["numpy.ndarray itself"]),
     "many floats": (then_refused(b"G12345678", LEFT), ["numpy.ndarray itself"]),
     "many memos": (
-        then_refused(b"", 1, b"".join(b"Nr" + struct.pack("<I", i * 999) for i in range(LEFT // 2))),
+        then_refused(b"", 1, MANY_MEMOS),
         ["numpy.ndarray itself"],
     ),
     "many names": (b"\x80\2" + b"cnumpy\nndarray\n" * LEFT, ["steps"]),
