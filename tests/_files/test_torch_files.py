@@ -355,18 +355,15 @@ def test_bombs_are_refused_soon(kind, tmp_path):
     assert said in refusal("read_pt", path, READ_PT)
 
 
-LARGEST = [
-    ("Long", 1 << 26, 8),
-    ("Byte", 1 << 29, 1),
-    ("Bool", 1 << 29, 1),
-    ("BFloat16", 1 << 27, 2),
-]
+LARGEST = {"Long": (1 << 26, 8), "Byte": (1 << 29, 1), "Bool": (1 << 29, 1)}
+LARGEST["BFloat16"] = (1 << 27, 2)  # and becomes twice as much
 
 
 @pytest.mark.same_without_jit
-@pytest.mark.parametrize(("kind", "count", "size"), LARGEST)
-def test_as_much_as_may_be_is_read_within_a_gigabyte(kind, count, size, tmp_path):
+@pytest.mark.parametrize("kind", LARGEST)
+def test_as_much_as_may_be_is_read_within_a_gigabyte(kind, tmp_path):
     """Half a second's work, but the first use of so much memory was seen to take a second more."""
+    count, size = LARGEST[kind]
     path = tmp_path / "file.pt"
     path.write_bytes(torch_old(one_large(kind, count)))
     os.truncate(path, path.stat().st_size + count * size)
@@ -522,8 +519,11 @@ def test_random_dumps_of_torch(torch):
         value = {str(k): values[k] for k in rng.permutation(len(values))[: rng.integers(1, 9)]}
         value["tensors"] = [*parts, *[part.t() for part in parts if part.ndim == 2]]
         content = saved(torch, value, as_zip=bool(i % 2))
-        expected = torch.load(io.BytesIO(content), weights_only=True)
-        assert_as_torch_reads(torch, read(content), expected)
+        found = read(content)
+        assert_as_torch_reads(torch, found, value)
+        if i % 2:  # torch itself does not read all that it writes in its older form
+            expected = torch.load(io.BytesIO(content), weights_only=True)
+            assert_as_torch_reads(torch, found, expected)
 
 
 @pytest.mark.parametrize(("as_zip", "protocol"), SAVES)
