@@ -6,7 +6,6 @@ A few bytes can declare any size, and a compressed megabyte can unpack to a giga
 from __future__ import annotations
 
 import math
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from eplb_np._files.reading import size_of
 
 LARGEST_ARRAYS = 1 << 29
 """Bytes of arrays that are read: a second's work. Compressed, or sparse, a file has less."""
@@ -111,8 +112,7 @@ def _read_header(file: BinaryIO) -> tuple[str, int]:
 
 def open_npy(file: BinaryIO) -> StoredArray:
     """Read the header of a ``.npy`` file."""
-    size = os.fstat(file.fileno()).st_size
-    array = StoredArray(file, size)
+    array = StoredArray(file, size_of(file))
     if array.size > LARGEST_ARRAYS:
         raise ValueError(
             f"it holds {array.size / 2**20:,.0f} MiB, more than the {LARGEST_ARRAYS >> 20} MiB "
@@ -165,7 +165,7 @@ class Archive:
 
 def _check_directory(file: BinaryIO) -> None:
     """Refuse archives whose list of arrays alone takes time and memory."""
-    size = os.fstat(file.fileno()).st_size
+    size = size_of(file)
     file.seek(max(0, size - (1 << 16) - 22))
     tail = file.read()
     end = tail.rfind(END_OF_DIRECTORY)
