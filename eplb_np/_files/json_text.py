@@ -23,7 +23,7 @@ LARGEST_JSON = 1 << 28
 LARGEST_UNICODE = 1 << 26
 """The same, unless it is ASCII: Python takes up to four bytes for each character."""
 
-LONGEST_REST = 1 << 22
+LONGEST_REST = 1 << 23
 """Characters of all values that are not tables, together."""
 
 MOST_ROWS = 1 << 17

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import zipfile
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from eplb_np._files.gzip_files import unpacked
 from eplb_np._files.json_text import parse_json, parse_table, read_text
 from eplb_np._files.numpy_files import MAGIC, Archive, StoredArray, open_npy
-from eplb_np._files.reading import as_path, check_regular, open_regular, reading
+from eplb_np._files.reading import as_path, check_regular, open_regular, reading, size_of
 
 Kind = Literal["folder", "json", "lines", "npy", "npz", "torch", "text"]
 
@@ -36,6 +37,10 @@ EMPTY_ZIP = b"PK\5\6"
 PICKLE = b"\x80"
 HEAD = 1 << 12
 LONGEST_LINE = 1 << 24
+BEGINNING = 1 << 20
+LARGEST_TEXT = 1 << 26
+"""Bytes of a text that is neither JSON nor JSON in each line."""
+
 MOST_FILES = 1 << 14
 """Files of a folder that are looked at, which takes a tenth of a second."""
 
@@ -69,6 +74,8 @@ class Contents:
     def describe(self) -> str:
         """Say what this is, as far as it shows."""
         said = KINDS[self.kind]
+        if self.kind == "text" and not self.beginning:
+            return "binary, not text" if size_of(self.file) else "an empty file"
         if self.kind == "json" and isinstance(self.json, dict):
             return f"{said} with the keys {', '.join(map(repr, islice(self.json, 10)))}"
         return said
@@ -117,6 +124,30 @@ class Contents:
             yield record
 
     @cached_property
+    def beginning(self) -> str:
+        """The first characters of a text; none of what is no text, or JSON."""
+        if self.kind != "text":
+            return ""
+        head = self.file.read(BEGINNING)
+        try:  # a character at the end may be cut
+            text = codecs.getincrementaldecoder(_encoding(head))().decode(head)
+        except UnicodeDecodeError:
+            return ""
+        return "" if "\0" in text else _with_line_feeds(text)
+
+    @cached_property
+    def text(self) -> str:
+        r"""All of a text, whose lines end in ``\n``."""
+        size = size_of(self.file)
+        if size > LARGEST_TEXT:
+            raise ValueError(
+                f"it has {size / 2**20:,.0f} MiB, more than the {LARGEST_TEXT >> 20} MiB of text "
+                "that are read: write .npy"
+            )
+        content = self.file.read(LARGEST_TEXT)
+        return _with_line_feeds(content.decode(_encoding(content)))
+
+    @cached_property
     def npy(self) -> StoredArray:
         """An array, of which only the header has been read."""
         return open_npy(self.file)
@@ -145,6 +176,17 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Contents]:
         with open_regular(where) as file:
             check_regular(os.fstat(file.fileno()))
             yield Contents(where, unpacked(file))
+
+
+def _encoding(content: bytes) -> str:
+    """Return the encoding of a text: UTF-8, or UTF-16 that says so."""
+    return (
+        "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    )
+
+
+def _with_line_feeds(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _kind_of(file: BinaryIO) -> Kind:

@@ -16,8 +16,8 @@ class Format(NamedTuple):
 
     The module of a format has ``recognise(contents) -> bool``, and of these functions the ones
     that the row names: ``read_loads(contents, asked) -> Recording``, ``read_plan(contents) ->
-    Placement``, ``write_plan(placement, path) -> str`` beside ``CONSUMER``. It is loaded when it
-    is needed.
+    Placement``, ``write_plan(placement, path) -> str`` beside ``CONSUMER``, ``write_loads(rows,
+    path) -> str``. It is loaded when it is needed.
     """
 
     title: str
@@ -32,6 +32,8 @@ class Format(NamedTuple):
     """Whether `read_plan` reads them."""
     writes_plans: bool = False
     """Whether `write_plan` writes them."""
+    writes_loads: bool = False
+    """Whether `write_loads` writes them."""
 
     def member(self, name: str) -> Any:
         """Import the format's module, and return what it calls so."""
@@ -46,12 +48,32 @@ FORMATS: Mapping[str, Format] = MappingProxyType({
     "sglang": Format(
         "SGLang", "a JSON object with logical_count or physical_to_logical_map, or a .pt dump of "
         "its recorder, or a folder of them", "sglang",
-        reads_loads=True, reads_plans=True, writes_plans=True,
+        reads_loads=True, reads_plans=True, writes_plans=True, writes_loads=True,
+    ),
+    "vllm-ascend": Format(
+        "vLLM Ascend", "an expert map: a JSON object with moe_layer_count and layer_list",
+        "vllm_ascend", reads_plans=True, writes_plans=True,
+    ),
+    "fastdeploy": Format(
+        "FastDeploy", "rearrange-experts.json: a JSON object with tokens_per_expert_stats_list and "
+        "ep_rank_to_expert_id_list", "fastdeploy", reads_loads=True, reads_plans=True,
     ),
     "numpy": Format(
         "NumPy", "an array [layers, experts] or [steps, layers, experts]: .npy, or .npz with "
         "logical_count or a single array", "numpy_arrays",
         reads_loads=True,
+    ),
+    "json": Format(
+        "JSON", "a list [layers, experts] or [steps, layers, experts]", "json_lists",
+        reads_loads=True,
+    ),
+    "lmdeploy": Format(
+        "LMDeploy", "a JSON list [layers, experts] with a row for every decoder layer", "lmdeploy",
+        reads_loads=True, writes_loads=True,
+    ),
+    "text": Format(
+        "text", "a table of CSV or TSV: a line for each layer, or one for each layer and expert",
+        "text_tables", reads_loads=True,
     ),
 })  # fmt: skip
 """Formats by name. Where a file fits several, it is taken for the first of them."""
@@ -65,6 +87,7 @@ def check_format(name: str, ability: str) -> Format:
             "reads_loads": "no format of loads",
             "reads_plans": "no format of plans that are read",
             "writes_plans": "no format of plans that are written",
+            "writes_loads": "no format of loads that are written",
         }[ability]
         raise ValueError(f"format={one_line(name)} is {does}: give one of {', '.join(able)}")
     return FORMATS[name]

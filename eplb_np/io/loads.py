@@ -1,17 +1,33 @@
-"""`read_loads`: recorded loads from the files of any serving engine."""
+"""`read_loads` and `write_loads`: recorded loads in the files of serving engines."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eplb_np._arguments import as_size, check_is
-from eplb_np._files.reading import printable
+from eplb_np._files.reading import as_path, printable, suffix_of
 from eplb_np.io.contents import opened
-from eplb_np.io.formats import find_format
-from eplb_np.io.recorded import Asked, RecordedLoads, recorded_loads
+from eplb_np.io.formats import check_format, find_format
+from eplb_np.io.recorded import Asked, RecordedLoads, check_shape, recorded_loads
 from eplb_np.plan import Plan
+
+LARGEST_EXACT = 2.0**53
+"""Integers up to here are written as integers: floats hold them exactly."""
+
+
+class WrittenLoads(NamedTuple):
+    """What `write_loads` wrote, and how an engine's own planner is fed with it."""
+
+    path: Path
+    format: str
+    start: str
 
 
 def read_loads(
@@ -95,3 +111,88 @@ def read_loads(
             found, in_order=in_order, moe_layer_ids=moe_layer_ids, current=current
         )
     return replace(loads, format=name, source=f"{printable(path)}: {row.title}")
+
+
+def write_loads(
+    loads: RecordedLoads,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    num_hidden_layers: int | None = None,
+) -> WrittenLoads:
+    r"""Write loads for a serving engine that plans from a file of them.
+
+    Parameters
+    ----------
+    loads : RecordedLoads
+        What `read_loads` found. The sum over its steps is written.
+    path : path-like
+        A ``.json`` file. As in `Plan.save`, it is replaced as a whole or left as it was.
+    format : {"lmdeploy", "sglang"}
+        Name of the format.
+    num_hidden_layers : int, optional
+        Decoder layers of the model, dense ones included, without draft layers. Needed unless
+        the recording said it.
+
+    Returns
+    -------
+    WrittenLoads
+        The file, and how the engine is started with it.
+
+    Raises
+    ------
+    ValueError
+        If the format or the suffix is unknown, or the number of layers is missing or does not fit
+        the loads.
+    FileNotFoundError
+        If the folder does not exist.
+
+    Notes
+    -----
+    O(L E). Layers without load are zeros, and loads that are whole numbers are written as such.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from eplb_np.io import read_loads, write_loads
+    >>> with TemporaryDirectory() as folder:
+    ...     file, other = Path(folder) / "loads.csv", Path(folder) / "loads.json"
+    ...     size = file.write_text("layer,expert_0,expert_1\n1,5,3\n2,4,4\n")
+    ...     written = write_loads(read_loads(file), other, "lmdeploy", num_hidden_layers=3)
+    ...     print(other.read_text())
+    [[0, 0], [5, 3], [4, 4]]
+    """
+    check_is("loads", loads, RecordedLoads, "read them with read_loads")
+    row = check_format(format, "writes_loads")
+    where = as_path(path)
+    suffix_of(where, (".json",))
+    rows = _with_dense_layers(loads, num_hidden_layers)
+    if (rows < LARGEST_EXACT).all() and (rows == np.floor(rows)).all():
+        rows = rows.astype(np.int64)
+    start: str = row.member("write_loads")(rows, where)
+    return WrittenLoads(where, format, start)
+
+
+def _with_dense_layers(loads: RecordedLoads, num_hidden_layers: int | None) -> NDArray[Any]:
+    """Return the loads of all decoder layers [R, E]."""
+    known = loads.num_hidden_layers
+    count = known if num_hidden_layers is None else num_hidden_layers
+    if count is None:
+        raise ValueError(
+            "the recording does not say how many decoder layers the model has, and the engine "
+            "wants a row for each: give num_hidden_layers, for DeepSeek-V3 61"
+        )
+    count = as_size("num_hidden_layers", count)
+    last = loads.moe_layer_ids[-1]
+    if count <= last or known not in (None, count):
+        raise ValueError(
+            f"num_hidden_layers={count}, but the loads are of "
+            + (f"layer {last}, too" if count <= last else f"{known} layers")
+            + ": give the number of all decoder layers of the model, dense ones included"
+        )
+    shape = (count, loads.load.shape[1])
+    check_shape(shape, "the table of all layers")
+    rows = np.zeros(shape)
+    rows[loads.moe_layer_ids] = loads.load
+    return rows

@@ -27,6 +27,8 @@ class Placement(NamedTuple):
     """[R], ids in the model of the rows' layers; None if the rows are all layers from 0 on."""
     num_gpus: int | None = None
     num_experts: int | None = None
+    moe_rows: bool = False
+    """Whether the rows are the MoE layers in the order of the model, and the file has no ids."""
 
 
 class Consumer(NamedTuple):
@@ -145,7 +147,7 @@ def align_slots(plan: Plan, current: Plan) -> NDArray[Any]:
 def plan_of(
     found: Placement, topology: Topology, policy: str, moe_layer_ids: Sequence[int] | None
 ) -> Plan:
-    """Make a plan of a placement that was read: of all its rows, or of those of some layers."""
+    """Make a plan of a placement that was read: see `read_plan` for ``moe_layer_ids``."""
     rows: NDArray[Any] = as_array(found.rows, "the placement")
     if rows.dtype.kind not in "iu" or rows.ndim != 2 or 0 in rows.shape:
         raise ValueError(
@@ -160,7 +162,14 @@ def plan_of(
             f"give 0 .. {topology.num_experts - 1}"
         )
     ids = list(range(len(rows)) if found.layer_ids is None else found.layer_ids)
-    if moe_layer_ids is not None:
+    if moe_layer_ids is not None and found.moe_rows:
+        ids = as_list("moe_layer_ids", moe_layer_ids, "give ids of layers", most=len(rows))
+        if len(ids) != len(rows):
+            raise ValueError(
+                f"moe_layer_ids={one_line(moe_layer_ids)}, but the file has {len(rows)} MoE layers "
+                "without ids: give one id for each"
+            )
+    elif moe_layer_ids is not None:
         wanted = as_list("moe_layer_ids", moe_layer_ids, "give ids of layers", most=len(rows))
         missing = [i for i in wanted if i not in ids]
         if missing:

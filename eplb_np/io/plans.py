@@ -140,8 +140,10 @@ def read_plan(
     num_nodes, num_groups : int, default: 1
         As in `Topology`; no engine's file says them.
     moe_layer_ids : sequence of int, optional
-        Ids of the layers to take, ascending; by default all that the file has. Files with a
-        row for every decoder layer do not say which of them are dense.
+        Ids of the layers, ascending. Files with a row for every decoder layer, or with ids of
+        their own, do not say which layers are dense: these are the layers to take, by default
+        all. Files whose rows are the MoE layers, without ids: these are the ids of the rows, one
+        for each, by default 0, 1, 2 and so on.
 
     Returns
     -------

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from eplb_np._files.targets import write_to
 from eplb_np.io.contents import Contents
@@ -30,6 +33,13 @@ def read_loads(contents: Contents, asked: Asked) -> Recording:
     if not isinstance(found, dict) or LOADS not in found:
         raise ValueError(f'it has no key "{LOADS}": give {{"{LOADS}": ...}}')
     return Recording(found[LOADS], in_order=False, every_layer=True, name=LOADS)
+
+
+def write_loads(rows: NDArray[Any], path: Path) -> str:
+    """Write counts [R, E], from which SGLang's own planner then places experts."""
+    text = json.dumps({LOADS: rows.tolist()})
+    write_to(path, lambda file: file.write(text.encode()))
+    return f"--init-expert-location {path}"
 
 
 def read_plan(contents: Contents) -> Placement:
