@@ -87,7 +87,7 @@ class _Trace:
                 rank = said if rank is None else rank
                 if said != rank:
                     raise ValueError(
-                        f"it has records of rank {one_line(said)}, but is of rank {one_line(rank)}: "
+                        f"it has records of rank {one_line(said)}, not of {one_line(rank)}: "
                         "no record must be counted twice"
                     )
                 if is_mtp(record):

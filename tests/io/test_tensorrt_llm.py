@@ -271,7 +271,7 @@ BAD_PLANS = {
     "ragged": (plan_text(rows="{1: [0, 1], 2: [0]}"), ["layer 2", "1 slots"]),
     "an absent expert": (plan_text("3", "{1: [0, 2, 2]}"), ["expert 1"]),
     "a huge expert": (plan_text(rows="{1: [0, 1000000000000000]}"), []),
-    "digits": (plan_text(rows="{1: [0, %s]}" % ("9" * 5000)), ["layer 1"]),  # noqa: UP031
+    "digits": (plan_text(rows="{1: [0, %s]}" % ("9" * 5000)), ["layer 1"]),
     "a layer twice": (plan_text(rows="{1: [0, 1], 1: [1, 0]}"), ["key 1 again"]),
     "another key": (plan_text(more="extra: 1\n"), ["'extra'"]),
     "an alias": (plan_text(rows="{1: &a [0, 1], 2: *a}"), ["anchor"]),
