@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,14 @@ NEXT_STEP = re.compile(r"[ \t\n\r]*\][ \t\n\r]*,[ \t\n\r]*\[[ \t\n\r]*(?=\[)")
 CLOSING = {axes: re.compile(r"[ \t\n\r]*\]" * (axes - 1)) for axes in (2, 3)}
 
 
+class Limits(NamedTuple):
+    """How much of a text is no table of numbers."""
+
+    keys: int = MOST_KEYS
+    all_values: int = LONGEST_REST
+    value: int = LONGEST_REST
+
+
 def read_json(file: BinaryIO, tables: Collection[str]) -> dict[str, Any]:
     """Read a JSON object. Its ``tables``, with two or three axes, become arrays of numbers."""
     return parse_json(read_text(file), tables)
@@ -66,7 +74,7 @@ def read_text(file: BinaryIO) -> str:
 
 def parse_table(text: str) -> NDArray[Any]:
     """Return an array from a JSON list that is a table with two or three axes."""
-    parser = _Parser(text)
+    parser = _Parser(text, Limits())
     table, place = parser.table_or_value(parser.skip(0), wanted=True)
     parser.end(place)
     if not isinstance(table, np.ndarray):
@@ -78,8 +86,16 @@ def parse_table(text: str) -> NDArray[Any]:
 
 def parse_json(text: str, tables: Collection[str] = ()) -> dict[str, Any]:
     """As `read_json`, from a text."""
-    parser = _Parser(text)
-    found: dict[str, Any] = {}
+    return dict(members(text, tables))
+
+
+def members(
+    text: str, tables: Collection[str] = (), limits: Limits | None = None
+) -> Iterator[tuple[str, Any]]:
+    """Yield keys and values of an object as they are read; otherwise as `parse_json`."""
+    limits = limits or Limits()
+    parser = _Parser(text, limits)
+    found: set[str] = set()
     place = parser.skip(0)
     if text[place : place + 1] != "{":
         value, place = parser.value(place)
@@ -87,29 +103,32 @@ def parse_json(text: str, tables: Collection[str] = ()) -> dict[str, Any]:
     place = parser.skip(place + 1)
     if text[place : place + 1] == "}":
         parser.end(place + 1)
-        return found
+        return
     while True:
         parser.expect(place, '"')
         name, place = scanstring(text, place + 1, True)
         if name in found:
             raise ValueError(f"it has the key {name!r} twice")
-        if len(found) == MOST_KEYS:
-            raise ValueError(f"it has more than {MOST_KEYS} keys")
+        if len(found) == limits.keys:
+            raise ValueError(f"it has more than {limits.keys} keys")
+        found.add(name)
         place = parser.skip(parser.expect(parser.skip(place), ":"))
-        found[name], place = parser.table_or_value(place, name in tables)
+        value, place = parser.table_or_value(place, name in tables)
+        yield name, value
         place = parser.skip(place)
         if text[place : place + 1] == "}":
             parser.end(place + 1)
-            return found
+            return
         place = parser.skip(parser.expect(place, ","))
 
 
 class _Parser:
     """Reads values from a text, at a place, and says where they end."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, limits: Limits) -> None:
         self._text = text
-        self._rest = LONGEST_REST
+        self._limits = limits
+        self._rest = limits.all_values
         self._decoder: Any = json.JSONDecoder(object_pairs_hook=_unique)
 
     def skip(self, place: int) -> int:
@@ -139,7 +158,7 @@ class _Parser:
         """Read a value that is short enough to be anything."""
         size = SHORT_VALUE
         while True:
-            size = min(size, self._rest)
+            size = min(size, self._rest, self._limits.value)
             part = self._text[place : place + size]
             cut = place + size < len(self._text)
             try:
@@ -151,9 +170,12 @@ class _Parser:
             if length < size or not cut:  # a number could go on behind the end
                 self._rest -= length
                 return value, place + length
+            if size == self._limits.value < self._rest:
+                raise ValueError(f"the value at character {place} has more than {size} characters")
             if size == self._rest:
                 raise ValueError(
-                    f"it has more than {LONGEST_REST >> 20} MiB that are no tables of numbers"
+                    f"it has more than {self._limits.all_values >> 20} MiB that are no tables of "
+                    "numbers"
                 )
             size *= 64
 

@@ -20,7 +20,7 @@ from eplb_np._files.json_text import parse_json, parse_table, read_text
 from eplb_np._files.numpy_files import MAGIC, Archive, StoredArray, open_npy
 from eplb_np._files.reading import as_path, check_regular, open_regular, reading, size_of
 
-Kind = Literal["folder", "json", "lines", "npy", "npz", "torch", "text"]
+Kind = Literal["folder", "json", "lines", "npy", "npz", "torch", "safetensors", "text"]
 
 KINDS: dict[Kind, str] = {
     "folder": "a folder",
@@ -29,6 +29,7 @@ KINDS: dict[Kind, str] = {
     "npy": "an .npy array",
     "npz": "an .npz archive",
     "torch": "a file of torch.save",
+    "safetensors": "a file of safetensors",
     "text": "text",
 }
 
@@ -51,6 +52,8 @@ TABLES = (
     "ep_rank_to_expert_id_list",
     "phy2log",
     "phyrank",
+    "tpe",
+    "top_indices",
 )
 """Keys of JSON objects that are tables in every format: what is wrong in one is said."""
 
@@ -103,6 +106,11 @@ class Contents:
         found = self.json if self.kind == "json" else None
         return frozenset(found if isinstance(found, dict) else ())
 
+    @cached_property
+    def first_record(self) -> dict[str, Any]:
+        """The first object of JSON in each line; empty for anything else."""
+        return next(self.records(), {}) if self.kind in ("json", "lines") else {}
+
     def records(self) -> Iterator[dict[str, Any]]:
         """Read the objects of JSON in each line, whose tables are arrays."""
         if self.kind == "json":  # a single line
@@ -122,6 +130,11 @@ class Contents:
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
             yield record
+
+    @property
+    def place(self) -> int:
+        """How many bytes of the file have been read, unpacked."""
+        return 0 if self._file is None else self._file.tell()
 
     @cached_property
     def beginning(self) -> str:
@@ -193,6 +206,8 @@ def _kind_of(file: BinaryIO) -> Kind:
     """Tell the container by how the file begins."""
     head = file.read(HEAD)
     file.seek(0)
+    if head[8:9] == b"{" and not any(head[4:8]):  # the length of a header, and the header
+        return "safetensors"
     if head.startswith(MAGIC):
         return "npy"
     if head.startswith((ZIP, EMPTY_ZIP)):

@@ -58,6 +58,21 @@ FORMATS: Mapping[str, Format] = MappingProxyType({
         "FastDeploy", "rearrange-experts.json: a JSON object with tokens_per_expert_stats_list and "
         "ep_rank_to_expert_id_list", "fastdeploy", reads_loads=True, reads_plans=True,
     ),
+    "tensorrt-llm": Format(
+        "TensorRT-LLM", "a folder of its expert statistics, meta_info.json and "
+        "rank<r>.safetensors, or YAML with initial_global_assignments", "tensorrt_llm",
+        reads_loads=True, reads_plans=True, writes_plans=True,
+    ),
+    "megatron": Format(
+        "Megatron-LM", "a folder tokens_per_expert of rank<r>.jsonl, or one of the files",
+        "megatron",
+        reads_loads=True,
+    ),
+    "megatron-trace": Format(
+        "Megatron-LM's router trace", "a folder of router_trace_rank<r>.jsonl, or one of the files",
+        "megatron_trace",
+        reads_loads=True,
+    ),
     "numpy": Format(
         "NumPy", "an array [layers, experts] or [steps, layers, experts]: .npy, or .npz with "
         "logical_count or a single array", "numpy_arrays",
