@@ -111,7 +111,7 @@ def recorded_loads(
             raise ValueError("the file holds the map of its slots itself: leave current out")
         phy2log = _map_of_rows(current, ids, steps)
     if phy2log is not None:
-        steps = _fold(steps, phy2log, name)
+        steps = fold(steps, phy2log, name)
     load, has_load = sum_steps(steps, name, counts.ndim == 3)
     notes = list(found.notes)
     idle = len(steps) - int(has_load.sum())
@@ -206,8 +206,11 @@ def _map_of_rows(plan: Plan, ids: list[int], steps: NDArray[Any]) -> NDArray[np.
     return rows
 
 
-def _fold(steps: NDArray[Any], phy2log: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Add up the counts [S, R, P] of each expert's slots: [S, R, E]."""
+def fold(steps: NDArray[Any], phy2log: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Add up the counts [S, R, P] of each expert's slots, by the map [R, P]: [S, R, E].
+
+    Raises ``ValueError`` unless the map has integers from 0 on and a slot for each expert.
+    """
     experts: NDArray[Any] = as_array(phy2log, "the map from slots to experts")
     if experts.dtype.kind not in "iu" or experts.shape != steps.shape[1:]:
         raise ValueError(
