@@ -99,3 +99,11 @@ def suffix_of(path: str | os.PathLike[str], known: tuple[str, ...]) -> str:
             f"{printable(path)}: unknown file suffix {suffix!r}: use one of {', '.join(known)}"
         )
     return suffix
+
+
+def size_of(file: BinaryIO) -> int:
+    """Return how many bytes a file has, of any kind that can seek, and leave it where it is."""
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    return size
