@@ -152,6 +152,11 @@ def plan_of(
 ) -> Plan:
     """Make a plan of a placement that was read: of all its rows, or of those of some layers."""
     rows = as_rows(found.rows)
+    if topology.num_replicas % topology.num_gpus:
+        raise ValueError(
+            f"num_gpus={topology.num_gpus} cannot share {topology.num_replicas} slots evenly, as "
+            "engines do: give the number of GPUs of the file"
+        )
     wrong = (rows < 0) | (rows >= topology.num_experts)
     if wrong.any():
         row, slot = (int(i) for i in np.argwhere(wrong)[0])

@@ -209,7 +209,8 @@ def _map_of_rows(plan: Plan, ids: list[int], steps: NDArray[Any]) -> NDArray[np.
 def fold(steps: NDArray[Any], phy2log: NDArray[Any], name: str) -> NDArray[np.float64]:
     """Add up the counts [S, R, P] of each expert's slots, by the map [R, P]: [S, R, E].
 
-    Raises ``ValueError`` unless the map has integers from 0 on and a slot for each expert.
+    Raises ``ValueError`` unless the map has integers from 0 on and a slot for each expert, and
+    counts are finite and not negative.
     """
     experts: NDArray[Any] = as_array(phy2log, "the map from slots to experts")
     if experts.dtype.kind not in "iu" or experts.shape != steps.shape[1:]:
@@ -239,8 +240,13 @@ def fold(steps: NDArray[Any], phy2log: NDArray[Any], name: str) -> NDArray[np.fl
     most = max(1, BLOCK_BYTES // (8 * target.size))
     for start in range(0, len(steps), most):
         block = steps[start : start + most]
+        if not block.min() >= 0 or not block.max() < np.inf:  # before a sum hides it
+            for i, step in enumerate(block, start):
+                check_loads(step, f"{name}[{i}]" if len(steps) > 1 else name)
         places = target.ravel() + size * np.arange(len(block))[:, None]
-        sums = np.bincount(places.ravel(), block.ravel().astype(np.float64), len(block) * size)
+        with np.errstate(over="ignore"):  # of what is longer than float64; it is found as infinite
+            values = block.ravel().astype(np.float64)
+        sums = np.bincount(places.ravel(), values, len(block) * size)
         folded[start : start + len(block)] = sums.reshape(len(block), size)
     return folded.reshape(len(steps), num_rows, num_experts)
 

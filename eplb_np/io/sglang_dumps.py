@@ -1,6 +1,7 @@
 """Dumps of SGLang's expert distribution recorder, as ``.pt``.
 
-``stat`` writes a file of steps, ``per_pass`` and ``per_token`` write one per rank, of forward passes.
+``stat`` writes one file, of steps; ``per_pass`` and ``per_token`` one for each rank, of forward
+passes.
 Letters: R layers, P slots, T tokens, K experts of a token.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from hashlib import sha256
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -138,10 +140,10 @@ class Passes:
         self.ranks: set[int] = set()
         """Ranks of all records, and of the names of files."""
         self.maps: dict[bytes, NDArray[Any]] = {}
-        """Each map [R, P] under which tokens were counted."""
+        """Each map [R, P] under which tokens were counted, by its digest."""
         self._remedy = remedy
         self._sums: dict[bytes, dict[int, NDArray[np.float64]]] = {}
-        """The counts of each pass, by the bytes of their map."""
+        """The counts of each pass, by the digest of their map."""
         self._seen: set[tuple[int, int]] = set()
         """Pass and rank of each record."""
         self._ids: set[int] = set()
@@ -150,8 +152,8 @@ class Passes:
         """Add what a rank dumped."""
         if LAST_MAP not in found:
             raise ValueError(f"it has {RECORDS}, but no {LAST_MAP}")
-        experts = as_rows(found[LAST_MAP], LAST_MAP)
-        key = experts.astype(np.int64).tobytes()
+        experts = as_rows(found[LAST_MAP], LAST_MAP).astype(np.int64)  # a copy: not all of a file
+        key = sha256(experts.tobytes()).digest()
         shape = next(iter(self.maps.values()), experts).shape
         if experts.shape != shape:
             raise ValueError(
@@ -159,6 +161,7 @@ class Passes:
                 "file: give dumps of one recording"
             )
         self.maps.setdefault(key, experts)
+        check_shape((len(self.maps), *shape), LAST_MAP)
         sums = self._sums.setdefault(key, {})
         if rank_of_name is not None:
             self.ranks.add(int(rank_of_name))
@@ -170,7 +173,8 @@ class Passes:
             check_shape((len(self._ids), *shape), COUNTS)
             counts = _counts_of(record, number, shape)
             if pass_id in sums:
-                sums[pass_id] += counts
+                with np.errstate(over="ignore"):  # what overflows is found, and named
+                    sums[pass_id] += counts
             else:
                 sums[pass_id] = counts.astype(np.float64)
 
@@ -178,10 +182,13 @@ class Passes:
         """Note whose record of which pass this is, and return the pass."""
         if not isinstance(record, dict):
             raise ValueError(f"its record {number} is no dict")
+        for key in ("forward_pass_id", "rank"):
+            if key not in record:
+                raise ValueError(f"its record {number} has no {key}")
         pass_id = as_size(
-            f"forward_pass_id of record {number}", record.get("forward_pass_id"), 0, LARGEST_ID
+            f"forward_pass_id of record {number}", record["forward_pass_id"], 0, LARGEST_ID
         )
-        rank = as_size(f"rank of record {number}", record.get("rank"), 0)
+        rank = as_size(f"rank of record {number}", record["rank"], 0)
         gatherer = record.get("gatherer_key", "primary")
         if not isinstance(gatherer, str) or gatherer != "primary":
             raise ValueError(
@@ -231,7 +238,8 @@ class Passes:
         for key, sums in self._sums.items():
             while sums:
                 pass_id, counts = sums.popitem()
-                folded[step_of[pass_id]] += fold(counts[None], self.maps[key], COUNTS)[0]
+                with np.errstate(over="ignore"):
+                    folded[step_of[pass_id]] += fold(counts[None], self.maps[key], COUNTS)[0]
         return folded
 
     def _check_complete(self, asked: Asked) -> None:
