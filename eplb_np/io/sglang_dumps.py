@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from eplb_np._arguments import as_size, one_line
 from eplb_np._loads.host import as_array, check_loads
 from eplb_np.io.contents import MOST_FILES, Contents, opened
-from eplb_np.io.placements import as_rows
-from eplb_np.io.recorded import Asked, Recording, check_shape, fold, sum_steps
+from eplb_np.io.recorded import Asked, Recording, check_map, check_shape, fold, sum_steps
 from eplb_np.io.sglang_keys import LOADS, read_counts
 
 RECORDS, LAST_MAP = "records", "last_physical_to_logical_map"
@@ -34,6 +33,8 @@ NAME = re.compile(
 """What the recorder calls a dump: with a rank where each rank writes one."""
 
 LARGEST_ID = 1 << 62
+
+NOTHING = "record while the server has requests"
 
 
 def read_dump(contents: Contents, asked: Asked) -> Recording:
@@ -56,20 +57,22 @@ def read_dumps(contents: Contents, asked: Asked) -> Recording:
             return read_dump(dump, asked)
     passes = Passes("give the files of all ranks")
     windows: list[_Window] = []
-    for number, name in enumerate(names):
+    of_passes = None
+    for name in names:
         match = NAME.fullmatch(name)
         with opened(contents.path / name) as dump:
             found = _dumped(dump)
-            if number and (RECORDS in found) != bool(passes.maps):
+            if of_passes not in (None, RECORDS in found):
                 raise ValueError(
                     "it is not of the recorder's mode of the files before it: give a folder of "
                     "one recording"
                 )
-            if RECORDS in found:
+            of_passes = RECORDS in found
+            if of_passes:
                 passes.add(found, match["rank"] if match else None)
             else:
                 windows.append(_window(found, asked, match["time"] if match else None, windows))
-    return passes.recording(asked) if passes.maps else _recording_of(windows)
+    return passes.recording(asked) if of_passes else _recording_of(windows)
 
 
 def _dumped(contents: Contents) -> dict[Any, Any]:
@@ -139,11 +142,13 @@ class Passes:
     def __init__(self, remedy: str) -> None:
         self.ranks: set[int] = set()
         """Ranks of all records, and of the names of files."""
-        self.maps: dict[bytes, NDArray[Any]] = {}
+        self._maps: dict[bytes, NDArray[Any]] = {}
         """Each map [R, P] under which tokens were counted, by its digest."""
         self._remedy = remedy
         self._sums: dict[bytes, dict[int, NDArray[np.float64]]] = {}
         """The counts of each pass, by the digest of their map."""
+        self._num_sums = 0
+        self._has_load = False
         self._seen: set[tuple[int, int]] = set()
         """Pass and rank of each record."""
         self._ids: set[int] = set()
@@ -152,30 +157,34 @@ class Passes:
         """Add what a rank dumped."""
         if LAST_MAP not in found:
             raise ValueError(f"it has {RECORDS}, but no {LAST_MAP}")
-        experts = as_rows(found[LAST_MAP], LAST_MAP).astype(np.int64)  # a copy: not all of a file
+        experts = check_map(found[LAST_MAP], LAST_MAP)
         key = sha256(experts.tobytes()).digest()
-        shape = next(iter(self.maps.values()), experts).shape
+        shape = next(iter(self._maps.values()), experts).shape
         if experts.shape != shape:
             raise ValueError(
                 f"its {LAST_MAP} has shape {experts.shape}, but {shape} in the folder's first "
                 "file: give dumps of one recording"
             )
-        self.maps.setdefault(key, experts)
-        check_shape((len(self.maps), *shape), LAST_MAP)
-        sums = self._sums.setdefault(key, {})
         if rank_of_name is not None:
             self.ranks.add(int(rank_of_name))
         records = found[RECORDS]
         if not isinstance(records, (list, tuple)):
             raise ValueError(f"its {RECORDS} are no list")
+        if not records:
+            return
+        self._maps.setdefault(key, experts)
+        check_shape((len(self._maps), *shape), LAST_MAP)
+        sums = self._sums.setdefault(key, {})
         for number, record in enumerate(records):
             pass_id = self._enter(record, number)
-            check_shape((len(self._ids), *shape), COUNTS)
             counts = _counts_of(record, number, shape)
+            self._has_load = self._has_load or bool(counts.any())
             if pass_id in sums:
                 with np.errstate(over="ignore"):  # what overflows is found, and named
                     sums[pass_id] += counts
             else:
+                self._num_sums += 1
+                check_shape((self._num_sums, *shape), COUNTS)
                 sums[pass_id] = counts.astype(np.float64)
 
     def _enter(self, record: Any, number: int) -> int:
@@ -207,14 +216,14 @@ class Passes:
     def recording(self, asked: Asked) -> Recording:
         """Return the passes in order, or raise ``ValueError`` if anything is missing."""
         if not self._ids:
-            raise ValueError(f"it has no {RECORDS}: record while the server has requests")
+            raise ValueError(f"it has no {RECORDS}: {NOTHING}")
         self._check_complete(asked)
+        if not self._has_load:
+            raise ValueError(f"all of its {COUNTS} are zero: {NOTHING}")
         ids = sorted(self._ids)
-        if len(self.maps) == 1:
-            (experts,), (sums,) = self.maps.values(), self._sums.values()
-            counts = np.empty((len(ids), *experts.shape))
-            for step, pass_id in enumerate(ids):
-                counts[step] = sums.pop(pass_id)  # so that the memory holds each only once
+        if len(self._maps) == 1:
+            (experts,), (sums,) = self._maps.values(), self._sums.values()
+            counts = _stacked(sums, ids)
             return Recording(counts, in_order=True, every_layer=True, phy2log=experts, name=COUNTS)
         return Recording(
             self._folded(ids),
@@ -227,19 +236,19 @@ class Passes:
     def _folded(self, ids: list[int]) -> NDArray[np.float64]:
         """Return the counts [S, R, E] of experts, each pass added up by its own map, or maps."""
         step_of = {pass_id: step for step, pass_id in enumerate(ids)}
-        num_experts = {int(experts.max()) + 1 for experts in self.maps.values()}
+        num_experts = {int(experts.max()) + 1 for experts in self._maps.values()}
         if len(num_experts) > 1:
             raise ValueError(
                 f"its maps have {' and '.join(map(str, sorted(num_experts)))} experts: give dumps "
                 "of one recording"
             )
-        num_rows = next(iter(self.maps.values())).shape[0]
+        num_rows = next(iter(self._maps.values())).shape[0]
         folded = np.zeros((len(ids), num_rows, num_experts.pop()))
         for key, sums in self._sums.items():
-            while sums:
-                pass_id, counts = sums.popitem()
-                with np.errstate(over="ignore"):
-                    folded[step_of[pass_id]] += fold(counts[None], self.maps[key], COUNTS)[0]
+            steps = [step_of[pass_id] for pass_id in sums]
+            counts = _stacked(sums, list(sums))
+            with np.errstate(over="ignore"):
+                folded[steps] += fold(counts, self._maps[key], COUNTS)
         return folded
 
     def _check_complete(self, asked: Asked) -> None:
@@ -266,6 +275,14 @@ class Passes:
                     )
 
 
+def _stacked(sums: dict[int, NDArray[np.float64]], ids: list[int]) -> NDArray[np.float64]:
+    """Return the counts of passes as one array [S, R, P], and keep no other copy."""
+    stacked = np.empty((len(ids), *sums[ids[0]].shape))
+    for step, pass_id in enumerate(ids):
+        stacked[step] = sums.pop(pass_id)
+    return stacked
+
+
 def _counts_of(record: dict[Any, Any], number: int, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return the counts [R, P] of a record, or count the choices of its tokens."""
     if COUNTS in record:
@@ -274,7 +291,8 @@ def _counts_of(record: dict[Any, Any], number: int, shape: tuple[int, ...]) -> N
             raise ValueError(
                 f"{COUNTS} of record {number} has shape {counts.shape}, but {LAST_MAP} has {shape}"
             )
-        check_loads(counts, f"{COUNTS} of record {number}")
+        if not counts.min() >= 0 or not counts.max() < np.inf:
+            check_loads(counts, f"{COUNTS} of record {number}")
         return counts
     if CHOICES not in record:
         raise ValueError(f"record {number} has neither {COUNTS} nor {CHOICES}")

@@ -276,6 +276,10 @@ def test_each_dump_is_added_up_by_its_own_map(tmp_path):
     np.testing.assert_array_equal(found.steps, np.concatenate(expected))
     assert found.phy2log is None
     assert ["its own map" in note for note in found.notes] == [True]
+    write_ranks(tmp_path, SLOTS[:0], other, time=LATER)  # a map under which nothing was counted
+    found = read_loads(tmp_path)
+    assert (found.notes, found.num_steps) == ((), 2)
+    assert_same([found.phy2log], [P2L], "the map")
 
 
 def test_a_plan_in_use_is_not_needed(tmp_path):
@@ -305,13 +309,15 @@ DUMPS = {
     "a map of one axis": (rank_dump(rank_records(0, SLOTS[:, 0]), P2L[0]), ["(6,)", "[layers"]),
     "a map of floats": (rank_dump([], P2L * 1.0), ["float64", "integers"]),
     "an expert below 0": (
-        rank_dump(rank_records(0, SLOTS[:, 0]), P2L - 1), ["holds -1 in slot 0 of row 0"],
+        rank_dump(rank_records(0, SLOTS[:, 0]), P2L - 1),
+        ["last_physical_to_logical_map holds -1 in slot 0 of row 0"],
     ),
     "an expert without a slot": (
         rank_dump(rank_records(0, SLOTS[:, 0]), np.where(P2L == 2, 1, P2L)),
         ["no slot for expert 2 in row 0"],
     ),
     "no records": (rank_dump([], P2L), ["no records", "requests"]),
+    "all zero": (rank_dump(rank_records(0, 0 * SLOTS[:, 0]), P2L), ["are zero", "requests"]),
     "records that are no list": (rank_dump({"a": 1}, P2L), ["no list"]),
     "a record that is no dict": (rank_dump([3], P2L), ["record 0 is no dict"]),
     "no pass": (changed(forward_pass_id=...), ["record 1 has no forward_pass_id"]),
