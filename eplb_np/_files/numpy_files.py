@@ -9,7 +9,8 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, NamedTuple
+from io import BufferedIOBase
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,12 +83,11 @@ class StoredArray:
 
 def fill(memory: NDArray[np.uint8], file: BinaryIO) -> None:
     """Read into memory piece by piece: zipfile joins long reads at a square cost."""
+    source = cast(BufferedIOBase, file)
     for start in range(0, len(memory), PIECE):
         part = memory[start : start + PIECE]
-        piece = file.read(len(part))
-        if len(piece) < len(part):
+        if source.readinto(part.data) < len(part):
             raise ValueError("it ends before its data does")
-        part[:] = np.frombuffer(piece, np.uint8)
 
 
 class Header(NamedTuple):

@@ -15,6 +15,9 @@ from eplb_np._files.pickles import LARGEST_PICKLE, Global, Names, Pickles, Unfin
 from eplb_np._files.plain_values import plain
 
 REAL = re.compile(r"b1|[iu][1248]|f[248]")
+LONGEST_EMPTY = 1 << 20
+"""The longest axis of an array without elements."""
+
 ORDERS = ("<", ">", "|")
 
 
@@ -89,13 +92,18 @@ def empty_dict() -> dict[Any, Any]:
     return {}
 
 
-def is_shape(value: Any) -> bool:
+def are_counts(value: Any) -> bool:
     """Whether this is a tuple of a few integers that are not negative."""
     return (
         type(value) is tuple
         and len(value) <= MOST_AXES
         and all(type(axis) is int and 0 <= axis < 1 << 62 for axis in value)
     )
+
+
+def is_shape(value: Any) -> bool:
+    """Whether this can be a shape: many times nothing is none, for it may take long to walk."""
+    return are_counts(value) and (0 not in value or max(value) <= LONGEST_EMPTY)
 
 
 def _no_bytes() -> bytes:

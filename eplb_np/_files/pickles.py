@@ -13,7 +13,7 @@ from typing import Any
 LARGEST_PICKLE = 1 << 24
 """Bytes of a pickle."""
 
-MOST_STEPS = 1 << 20
+MOST_STEPS = 3 << 18
 """Opcodes of all pickles of a file: half a second's work, and at most 300 MB of objects."""
 
 STEPS_OF_CALL = 8
@@ -73,13 +73,11 @@ class Pickles:
                 self.place += 1
                 self._steps_left -= 1
                 if self._steps_left < 0:
-                    raise ValueError(f"its pickle has more than {MOST_STEPS} steps")
+                    raise ValueError(f"its pickle has more than {MOST_STEPS} steps: save less")
                 step = STEPS.get(code)
                 if step is None:
-                    name = REFUSED.get(code, "unknown")
-                    raise ValueError(
-                        f"its pickle has the opcode {name} ({code:#04x}): it is not read"
-                    )
+                    name = REFUSED.get(code, f"{code:#04x}")
+                    raise ValueError(f"its pickle has the opcode {name}, which is not read")
                 step(self)
         except (IndexError, KeyError):
             raise ValueError(
@@ -114,7 +112,8 @@ class Pickles:
     def _top(self, kind: type) -> Any:
         found = self._stack[-1]
         if type(found) is not kind:
-            raise ValueError(f"its pickle uses a {type(found).__name__} as a {kind.__name__}")
+            what, wanted = type(found).__name__, kind.__name__
+            raise ValueError(f"its pickle has something of type {what} in place of a {wanted}")
         return found
 
     def _pop(self, kind: type) -> Any:
@@ -145,7 +144,10 @@ class Pickles:
         self._stack.append(struct.unpack(">d", self._take(8))[0])
 
     def _text(self, width: int) -> None:
-        self._stack.append(self._take(self._number(width)).decode())
+        try:
+            self._stack.append(self._take(self._number(width)).decode())
+        except UnicodeDecodeError:
+            raise ValueError("its pickle has a text that is not UTF-8") from None
 
     def _bytes(self, width: int) -> None:
         self._stack.append(self._take(self._number(width)))
@@ -169,21 +171,16 @@ class Pickles:
         self._top(list).extend(items)
 
     def _set_item(self) -> None:
-        value = self._stack.pop()
-        self._set([self._stack.pop(), value])
+        value, key = self._stack.pop(), self._stack.pop()
+        _store(self._top(dict), key, value)
 
     def _set_items(self) -> None:
-        self._set(self._items())
-
-    def _set(self, items: list[Any]) -> None:
-        """Set items; the hashes of their keys take no time and cannot all be the same."""
+        items = self._items()
         target = self._top(dict)
         if len(items) % 2:
             raise ValueError("its pickle has a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in (str, bytes) and (type(key) is not int or key.bit_length() > 64):
-                raise ValueError(f"its pickle has a {type(key).__name__} as the key of a dict")
-            target[key] = value
+            _store(target, key, value)
 
     def _put(self, index: int) -> None:
         self._memo[index] = self._stack[-1]
@@ -201,7 +198,7 @@ class Pickles:
             raise ValueError("its pickle has a name without an end")
         line = self._take(end - self.place)
         self.place += 1
-        return line.decode()
+        return line.decode("latin-1")
 
     def _stack_global(self) -> None:
         name, module = self._pop(str), self._pop(str)
@@ -236,12 +233,21 @@ class Pickles:
         if isinstance(target, Unfinished):
             target.build(state)
         elif type(target) is not dict:  # attributes of an OrderedDict are not needed
-            raise ValueError(f"its pickle sets attributes of a {type(target).__name__}")
+            raise ValueError(
+                f"its pickle sets attributes of something of type {type(target).__name__}"
+            )
 
     def _persist(self) -> None:
         if self._persistent is None:
             raise ValueError("its pickle has the opcode BINPERSID, which is not read")
         self._stack.append(self._persistent(self._stack.pop()))
+
+
+def _store(target: dict[Any, Any], key: Any, value: Any) -> None:
+    """Set an item; the hashes of keys take no time, and cannot all be the same."""
+    if type(key) not in (str, bytes) and (type(key) is not int or key.bit_length() > 64):
+        raise ValueError(f"its pickle has a {type(key).__name__} as the key of a dict")
+    target[key] = value
 
 
 STEPS: dict[int, Callable[[Pickles], None]] = {

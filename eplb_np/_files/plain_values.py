@@ -57,7 +57,7 @@ def _container(value: Any, finished: dict[int, _Finished | None], depth: int) ->
     for i, part in enumerate(parts):
         if type(part) in PLAIN:
             continue
-        if not part and type(part) in CONTAINERS:  # most often, and finished
+        if not part and type(part) in CONTAINERS:  # there can be most of these
             height = max(height, 1)
             continue
         if depth == DEEPEST:

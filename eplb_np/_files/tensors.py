@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eplb_np._files.numpy_files import LARGEST_ARRAYS, fill
-from eplb_np._files.pickled_arrays import check_bools, is_shape, numpy_names
+from eplb_np._files.pickled_arrays import are_counts, check_bools, is_shape, numpy_names
 from eplb_np._files.pickles import Global, Names, Unfinished
 
 MOST_STORAGES = 1 << 15
@@ -167,7 +167,7 @@ class Tensors:
     ) -> _Tensor:
         if not isinstance(storage, Storage) or type(offset) is not int:
             raise TypeError
-        if offset < 0 or not is_shape(shape) or not is_shape(strides):
+        if offset < 0 or not is_shape(shape) or not are_counts(strides):
             raise ValueError("its pickle has a tensor whose shape, strides or offset are not read")
         if len(shape) != len(strides):
             raise ValueError(f"its pickle has a tensor of shape {shape} and strides {strides}")

@@ -13,8 +13,12 @@ from eplb_np._files.tensors import Storage, Tensors
 from eplb_np._files.zip_files import ZipArchive
 
 ZIP = b"PK\3\4"
+PROTO = b"\x80"
+"""Which begins every pickle of protocol 2 or later."""
+
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
+NOT_TORCH = "it is not in a form that torch.save writes"
 
 
 def read_torch(file: BinaryIO) -> Any:
@@ -44,7 +48,11 @@ def read_torch(file: BinaryIO) -> Any:
     """
     start = file.read(len(ZIP))
     file.seek(0)
-    return _read_zip(ZipArchive(file, ".pt")) if start == ZIP else _read_old(file)
+    if start == ZIP:
+        return _read_zip(ZipArchive(file, ".pt"))
+    if not start.startswith(PROTO):
+        raise ValueError(NOT_TORCH)
+    return _read_old(file)
 
 
 def _read_zip(archive: ZipArchive) -> Any:
@@ -68,19 +76,19 @@ def _read_zip(archive: ZipArchive) -> Any:
 
 
 def _read_member(archive: ZipArchive, name: str, most: int) -> bytes:
-    archive.check_size([name], most, f"{name!r} may have")
+    archive.check_size([name], most, f"{name!r:.100} may have")
     with _open_stored(archive, name) as file:
         return file.read()
 
 
 def _read_storage(archive: ZipArchive, name: str, storage: Storage) -> None:
     if name not in archive.members:
-        raise ValueError(f"it has no member {name!r}, a storage that its pickle declares")
+        raise ValueError(f"it has no member {name!r:.100}, a storage that its pickle declares")
     entry = archive.members[name]
     if entry.file_size != storage.size:
         raise ValueError(
             f"its pickle declares a storage of {storage.count} x {storage.element}, but its member "
-            f"{name!r} has {entry.file_size} bytes"
+            f"{name!r:.100} has {entry.file_size} bytes"
         )
     with _open_stored(archive, name) as file:
         storage.read(file)
@@ -88,7 +96,7 @@ def _read_storage(archive: ZipArchive, name: str, storage: Storage) -> None:
 
 def _open_stored(archive: ZipArchive, name: str) -> AbstractContextManager[BinaryIO]:
     if archive.members[name].compress_type != ZIP_STORED:
-        raise ValueError(f"its member {name!r} is compressed, which torch.save does not do")
+        raise ValueError(f"its member {name!r:.100} is compressed, which torch.save does not do")
     return archive.open(name)
 
 
@@ -97,7 +105,7 @@ def _read_old(file: BinaryIO) -> Any:
     tensors = Tensors()
     pickles = Pickles(file.read(LARGEST_PICKLE), tensors.names(), tensors.storage)
     if pickles.load() != MAGIC or pickles.load() != PROTOCOL:
-        raise ValueError("it is not in a form that torch.save writes")
+        raise ValueError(NOT_TORCH)
     system = pickles.load()
     if type(system) is not dict or system.get("little_endian") is not True:
         raise ValueError("its numbers are not in little-endian order")

@@ -35,9 +35,9 @@ class ZipArchive:
         for entry in self._zip.infolist():
             name = entry.filename.removesuffix(suffix)
             if name in self.members:
-                raise ValueError(f"it holds the array {name!r} twice")
+                raise ValueError(f"it holds the array {name!r:.100} twice")
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"its array {name!r} is compressed in a way that is not read")
+                raise ValueError(f"its array {name!r:.100} is compressed in a way that is not read")
             self.members[name] = entry
 
     def check_size(self, names: Iterable[str], most: int, why: str) -> None:
@@ -51,8 +51,12 @@ class ZipArchive:
         """Open a member."""
         entry = self.members[name]
         if entry.compress_type == zipfile.ZIP_STORED and entry.file_size > entry.compress_size:
-            raise ValueError(f"its array {name!r} declares a size that it cannot have")
-        with self._zip.open(entry) as file:
+            raise ValueError(f"its array {name!r:.100} declares a size that it cannot have")
+        try:
+            file = self._zip.open(entry)
+        except zipfile.BadZipFile:  # says as much of the file as a name may be long
+            raise ValueError(f"its array {name!r:.100} is not where its list says") from None
+        with file:
             yield cast(BinaryIO, file)
 
 
