@@ -51,7 +51,14 @@ def test_the_page_of_files_has_every_format_and_what_it_can_do() -> None:
     }  # fmt: skip
 
 
-PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/engines/*.md", "docs/studies/*.md"]
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/*.md",
+    "docs/engines/*.md",
+    "docs/studies/*.md",
+]
 
 
 @pytest.mark.parametrize("pages", PAGES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -470,13 +470,7 @@ class Plan:
             If there is no such file.
         """
         with PLAN_FILE.reading(path) as content:
-            return Plan(
-                _as_integers(content["phy2log"], content["dtype"]),
-                _as_integers(content["phyrank"], content["dtype"]),
-                Topology(**content["topology"]),
-                str(content["policy"]),
-                content["moe_layer_ids"],
-            )
+            return plan_of_file(content)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
@@ -502,6 +496,17 @@ class Plan:
         # Rebuild copies: their arrays become read-only too, and cached properties are dropped.
         fields = (self.phy2log, self.phyrank, self.topology, self.policy, self.moe_layer_ids)
         return Plan, (*fields, self.device)
+
+
+def plan_of_file(content: Mapping[str, Any]) -> Plan:
+    """Make a plan of what a file holds that `Plan.save` wrote, or raise any error."""
+    return Plan(
+        _as_integers(content["phy2log"], content["dtype"]),
+        _as_integers(content["phyrank"], content["dtype"]),
+        Topology(**content["topology"]),
+        str(content["policy"]),
+        content["moe_layer_ids"],
+    )
 
 
 def check_layer_ids(ids: Sequence[int], num_layers: int) -> tuple[int, ...]:

@@ -68,13 +68,6 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def size_of(file: BinaryIO) -> int:
-    """Return how many bytes a file has, on disk or in memory; it is read from its start next."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    return size
-
-
 def check_regular(status: os.stat_result) -> None:
     """Raise ``ValueError`` unless this is a regular file."""
     if not stat.S_ISREG(status.st_mode):

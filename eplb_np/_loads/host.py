@@ -101,7 +101,7 @@ def of_layers(load: ArrayLike, layer_ids: Sequence[int], name: str) -> NDArray[n
             f"{layer_ids[-1]}: give one of the two"
         )
     rows = list(layer_ids)
-    others: NDArray[Any] = given.astype(bool).any(axis=1)
+    others: Any = given.astype(bool).any(axis=1)
     others[rows] = False
     if others.any():
         raise ValueError(

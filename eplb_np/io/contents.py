@@ -15,12 +15,15 @@ from typing import Any, BinaryIO, Literal
 
 from numpy.typing import NDArray
 
+from eplb_np._arguments import one_line
 from eplb_np._files.gzip_files import unpacked
 from eplb_np._files.json_text import parse_json, parse_table, read_text
 from eplb_np._files.numpy_files import MAGIC, Archive, StoredArray, open_npy
 from eplb_np._files.reading import as_path, check_regular, open_regular, reading, size_of
 
-Kind = Literal["folder", "json", "lines", "npy", "npz", "torch", "safetensors", "text"]
+Kind = Literal[
+    "folder", "json", "lines", "npy", "npz", "pickled", "torch", "safetensors", "text"
+]  # fmt: skip
 
 KINDS: dict[Kind, str] = {
     "folder": "a folder",
@@ -28,6 +31,7 @@ KINDS: dict[Kind, str] = {
     "lines": "JSON in each line",
     "npy": "an .npy array",
     "npz": "an .npz archive",
+    "pickled": "an .npy file of a pickled object",
     "torch": "a file of torch.save",
     "safetensors": "a file of safetensors",
     "text": "text",
@@ -37,6 +41,8 @@ ZIP = b"PK\3\4"
 EMPTY_ZIP = b"PK\5\6"
 PICKLE = b"\x80"
 HEAD = 1 << 12
+OBJECT = re.compile(rb"'descr'\s*:\s*'\|?O'.*'shape'\s*:\s*\(\s*\)")
+"""In the header of an array that is a single Python object, such as a dict."""
 LONGEST_LINE = 1 << 24
 BEGINNING = 1 << 20
 LARGEST_TEXT = 1 << 26
@@ -79,8 +85,8 @@ class Contents:
         said = KINDS[self.kind]
         if self.kind == "text" and not self.beginning:
             return "binary, not text" if size_of(self.file) else "an empty file"
-        if self.kind == "json" and isinstance(self.json, dict):
-            return f"{said} with the keys {', '.join(map(repr, islice(self.json, 10)))}"
+        if isinstance(self.value, dict):
+            return f"{said} with the keys {', '.join(map(one_line, islice(self.value, 10)))}"
         return said
 
     def named(self, pattern: str) -> dict[str, re.Match[str]]:
@@ -101,10 +107,18 @@ class Contents:
         return parse_table(text) if text.lstrip()[:1] == "[" else parse_json(text, TABLES)
 
     @property
-    def keys(self) -> frozenset[str]:
-        """Keys of a JSON object; none for anything else."""
-        found = self.json if self.kind == "json" else None
-        return frozenset(found if isinstance(found, dict) else ())
+    def keys(self) -> frozenset[Any]:
+        """Keys of a dict, be it JSON, of ``torch.save`` or pickled; none for anything else."""
+        return frozenset(self.value if isinstance(self.value, dict) else ())
+
+    @property
+    def value(self) -> Any:
+        """What a file holds whose container may hold any object; None for another container."""
+        if self.kind == "json":
+            return self.json
+        if self.kind == "torch":
+            return self.torch
+        return self.pickled if self.kind == "pickled" else None
 
     @cached_property
     def first_record(self) -> dict[str, Any]:
@@ -177,6 +191,13 @@ class Contents:
 
         return read_torch(self.file)
 
+    @cached_property
+    def pickled(self) -> Any:
+        """What `numpy.save` wrote of an object: as `torch`."""
+        from eplb_np._files.pickled_arrays import read_pickled_npy
+
+        return read_pickled_npy(self.file)
+
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[Contents]:
@@ -209,7 +230,7 @@ def _kind_of(file: BinaryIO) -> Kind:
     if head[8:9] == b"{" and not any(head[4:8]):  # the length of a header, and the header
         return "safetensors"
     if head.startswith(MAGIC):
-        return "npy"
+        return "pickled" if OBJECT.search(head) else "npy"
     if head.startswith((ZIP, EMPTY_ZIP)):
         return "torch" if _holds_a_pickle(file) else "npz"
     if head.startswith(PICKLE):

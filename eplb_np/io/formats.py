@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -39,6 +39,14 @@ class Format(NamedTuple):
         """Import the format's module, and return what it calls so."""
         return getattr(import_module(f"eplb_np.io.{self.module}"), name)
 
+    def fits(self, contents: Contents, ability: str) -> bool:
+        """Whether contents are of this format, where they are to be used in this way."""
+        module = import_module(f"eplb_np.io.{self.module}")
+        recognise: Callable[[Contents], bool] = module.recognise
+        if ability == "reads_plans":
+            recognise = getattr(module, "recognise_plan", recognise)
+        return recognise(contents)
+
 
 FORMATS: Mapping[str, Format] = MappingProxyType({
     "eplb_np": Format(
@@ -50,6 +58,17 @@ FORMATS: Mapping[str, Format] = MappingProxyType({
         "its recorder, or a folder of them", "sglang",
         reads_loads=True, reads_plans=True, writes_plans=True, writes_loads=True,
     ),
+    "tensorrt-llm": Format(
+        "TensorRT-LLM", "a folder of its expert statistics, meta_info.json and "
+        "rank<r>.safetensors, or YAML with initial_global_assignments", "tensorrt_llm",
+        reads_loads=True, reads_plans=True, writes_plans=True,
+    ),
+    "sglang-jax": Format(
+        "sglang-jax", "an .npy file of a dict with logical_count, or a folder of them; a plan is "
+        "an .npy array of integers [layers, slots], or JSON with physical_to_logical_map",
+        "sglang_jax",
+        reads_loads=True, reads_plans=True, writes_plans=True,
+    ),
     "vllm-ascend": Format(
         "vLLM Ascend", "an expert map: a JSON object with moe_layer_count and layer_list",
         "vllm_ascend", reads_plans=True, writes_plans=True,
@@ -57,11 +76,6 @@ FORMATS: Mapping[str, Format] = MappingProxyType({
     "fastdeploy": Format(
         "FastDeploy", "rearrange-experts.json: a JSON object with tokens_per_expert_stats_list and "
         "ep_rank_to_expert_id_list", "fastdeploy", reads_loads=True, reads_plans=True,
-    ),
-    "tensorrt-llm": Format(
-        "TensorRT-LLM", "a folder of its expert statistics, meta_info.json and "
-        "rank<r>.safetensors, or YAML with initial_global_assignments", "tensorrt_llm",
-        reads_loads=True, reads_plans=True, writes_plans=True,
     ),
     "megatron": Format(
         "Megatron-LM", "a folder tokens_per_expert of rank<r>.jsonl, or one of the files",
@@ -115,12 +129,12 @@ def find_format(contents: Contents, name: str | None, ability: str) -> tuple[str
     """
     if name is not None:
         row = check_format(name, ability)
-        if not row.member("recognise")(contents):
+        if not row.fits(contents, ability):
             raise ValueError(f"it is {contents.describe()}, not of format {name!r}: {row.holds}")
         return name, row
     others = []
     for known, row in FORMATS.items():
-        if row.member("recognise")(contents):
+        if row.fits(contents, ability):
             if getattr(row, ability):
                 return known, row
             others.append(row.holds)

@@ -144,16 +144,21 @@ def align_slots(plan: Plan, current: Plan) -> NDArray[Any]:
     return aligned
 
 
+def as_rows(values: Any, name: str = "the placement") -> NDArray[Any]:
+    """Return what a file holds as integers [R, P], or raise ``ValueError``."""
+    rows: NDArray[Any] = as_array(values, name)
+    if rows.dtype.kind not in "iu" or rows.ndim != 2 or 0 in rows.shape:
+        raise ValueError(
+            f"{name} has shape {rows.shape} and dtype {rows.dtype}: give integers [layers, slots]"
+        )
+    return rows
+
+
 def plan_of(
     found: Placement, topology: Topology, policy: str, moe_layer_ids: Sequence[int] | None
 ) -> Plan:
     """Make a plan of a placement that was read: see `read_plan` for ``moe_layer_ids``."""
-    rows: NDArray[Any] = as_array(found.rows, "the placement")
-    if rows.dtype.kind not in "iu" or rows.ndim != 2 or 0 in rows.shape:
-        raise ValueError(
-            f"the placement has shape {rows.shape} and dtype {rows.dtype}: give integers "
-            "[layers, slots]"
-        )
+    rows = as_rows(found.rows)
     wrong = (rows < 0) | (rows >= topology.num_experts)
     if wrong.any():
         row, slot = (int(i) for i in np.argwhere(wrong)[0])

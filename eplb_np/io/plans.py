@@ -15,6 +15,7 @@ from eplb_np.io.formats import Format, check_format, find_format
 from eplb_np.io.placements import (
     Consumer,
     Placement,
+    as_rows,
     check_num_layers,
     placement_for,
     plan_of,
@@ -178,14 +179,15 @@ def read_plan(
     with opened(path) as contents:
         name, row = find_format(contents, format, "reads_plans")
         if name == "eplb_np":
-            return Plan.load(path)
+            own: Plan = row.member("read_plan")(contents)
+            return own
         found: Placement = row.member("read_plan")(contents)
         gpus = found.num_gpus if num_gpus is None else num_gpus
         if gpus is None:
             raise ValueError("the file does not say how many GPUs there are: give num_gpus")
         if found.num_gpus not in (None, gpus):
             raise ValueError(f"num_gpus={num_gpus}, but the file has {found.num_gpus} GPUs")
-        rows = found.rows
+        rows = as_rows(found.rows)
         gpus = as_size("num_gpus", gpus)
         if rows.shape[-1] % gpus:
             raise ValueError(

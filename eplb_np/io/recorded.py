@@ -111,7 +111,7 @@ def recorded_loads(
             raise ValueError("the file holds the map of its slots itself: leave current out")
         phy2log = _map_of_rows(current, ids, steps)
     if phy2log is not None:
-        steps = _fold(steps, phy2log, name)
+        steps = fold(steps, phy2log, name)
     load, has_load = sum_steps(steps, name, counts.ndim == 3)
     notes = list(found.notes)
     idle = len(steps) - int(has_load.sum())
@@ -211,38 +211,62 @@ def _map_of_rows(plan: Plan, ids: list[int], steps: NDArray[Any]) -> NDArray[np.
     return rows
 
 
-def _fold(steps: NDArray[Any], phy2log: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Add up the counts [S, R, P] of each expert's slots: [S, R, E]."""
-    experts: NDArray[Any] = as_array(phy2log, "the map from slots to experts")
-    if experts.dtype.kind not in "iu" or experts.shape != steps.shape[1:]:
+def check_map(phy2log: Any, name: str = "the map from slots to experts") -> NDArray[np.int64]:
+    """Return a map from slots to experts [R, P] as a copy, or raise ``ValueError``.
+
+    It must have integers from 0 on, and a slot for each expert in every row.
+    """
+    given: NDArray[Any] = as_array(phy2log, name)
+    if given.dtype.kind not in "iu" or given.ndim != 2 or 0 in given.shape:
         raise ValueError(
-            f"{name} has shape {steps.shape}, but the map from slots to experts has shape "
-            f"{experts.shape} and dtype {experts.dtype}: give integers [layers, slots]"
+            f"{name} has shape {given.shape} and dtype {given.dtype}: give integers [layers, slots]"
         )
-    num_rows, num_slots = experts.shape
-    wrong = (experts < 0) | (experts >= num_slots)
+    num_rows, num_slots = given.shape
+    wrong = (given < 0) | (given >= num_slots)
     if wrong.any():
         row, slot = (int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"the map from slots to experts holds {experts[row, slot]} in slot {slot} of row "
-            f"{row}: expert ids are from 0, and there are {num_slots} slots"
+            f"{name} holds {given[row, slot]} in slot {slot} of row {row}: expert ids are from 0, "
+            f"and there are {num_slots} slots"
         )
+    experts = given.astype(np.int64)
     num_experts = int(experts.max()) + 1
-    target = experts.astype(np.int64) + num_experts * np.arange(num_rows)[:, None]
-    size = num_rows * num_experts
-    absent = np.bincount(target.ravel(), minlength=size) == 0
+    places = experts + num_experts * np.arange(num_rows)[:, None]
+    absent = np.bincount(places.ravel(), minlength=num_rows * num_experts) == 0
     if absent.any():
         row, expert = divmod(int(absent.argmax()), num_experts)
         raise ValueError(
-            f"the map from slots to experts has no slot for expert {expert} in row {row}: it is "
-            "not the one under which tokens were counted"
+            f"{name} has no slot for expert {expert} in row {row}: it is not the one under which "
+            "tokens were counted"
         )
+    return experts
+
+
+def fold(steps: NDArray[Any], phy2log: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Add up the counts [S, R, P] of each expert's slots, by the map [R, P]: [S, R, E].
+
+    Raises ``ValueError`` if the map is none, or counts are negative or not finite.
+    """
+    experts = check_map(phy2log)
+    if experts.shape != steps.shape[1:]:
+        raise ValueError(
+            f"{name} has shape {steps.shape}, but the map from slots to experts has shape "
+            f"{experts.shape}"
+        )
+    num_rows, num_experts = len(experts), int(experts.max()) + 1
+    target = experts + num_experts * np.arange(num_rows)[:, None]
+    size = num_rows * num_experts
     folded = np.empty((len(steps), size))
     most = max(1, BLOCK_BYTES // (8 * target.size))
     for start in range(0, len(steps), most):
         block = steps[start : start + most]
+        if not block.min() >= 0 or not block.max() < np.inf:  # before a sum hides it
+            for i, step in enumerate(block, start):
+                check_loads(step, f"{name}[{i}]" if len(steps) > 1 else name)
         places = target.ravel() + size * np.arange(len(block))[:, None]
-        sums = np.bincount(places.ravel(), block.ravel().astype(np.float64), len(block) * size)
+        with np.errstate(over="ignore"):  # of what is longer than float64; it is found as infinite
+            values = block.ravel().astype(np.float64)
+        sums = np.bincount(places.ravel(), values, len(block) * size)
         folded[start : start + len(block)] = sums.reshape(len(block), size)
     return folded.reshape(len(steps), num_rows, num_experts)
 

@@ -161,7 +161,7 @@ def test_the_rest_of_a_topology_is_given(written):
 
 BAD_PLACEMENTS = {
     "no number of GPUs": ([[0, 1]], {}, ["give num_gpus"]),
-    "GPUs that do not divide": ([[0, 1, 0]], {"num_gpus": 2}, ["num_gpus=2 does not divide the 3 slots"]),
+    "GPUs that do not divide": ([[0, 1, 0]], {"num_gpus": 2}, ["2 does not divide the 3 slots"]),
     "-1": ([[0, 1], [0, -1]], {"num_gpus": 1}, ["slot 1 of row 1 holds -1"]),
     "an absent expert": ([[0, 2, 1], [0, 2, 2]], {"num_gpus": 1}, ["expert 1 has no replica"]),
     "fractions": ([[0.0, 1.0]], {"num_gpus": 1}, ["float64", "give integers"]),
