@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+LONGEST = 1 << 22
 MOST_EVENTS = 1 << 20
 """Events of a text: each value, and each end of a list or mapping."""
 
@@ -36,6 +37,8 @@ def parse_yaml(text: str) -> dict[Any, Any]:
             f"it has more than {LONGEST_IN_PYTHON >> 20} MiB, which PyYAML is too slow for without "
             "its compiled parser: install PyYAML from a wheel"
         )
+    if len(text) > LONGEST:
+        raise ValueError(f"it has more than {LONGEST >> 20} MiB of YAML")
     events = _Events(yaml.parse(text, Loader=loader), most)
     events.expect("StreamStart")
     events.expect("DocumentStart")
