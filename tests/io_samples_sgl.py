@@ -1,83 +1,19 @@
-"""Sound files of the recorders of SGLang and sglang-jax, written without torch.
+"""Sound files of the recorders of SGLang and sglang-jax, written without torch."""
 
-Those that the engines' own code wrote are not part of this project: the environment variable
-EPLB_NP_INTEROP names their folder.
-"""
-
-import io
-import os
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-
-INTEROP = Path(
-    os.environ.get("EPLB_NP_INTEROP", Path(__file__).parents[2] / "shared" / "data" / "interop")
-)
-needs_interop = pytest.mark.skipif(
-    not INTEROP.is_dir(), reason=f"no samples in {INTEROP}: set EPLB_NP_INTEROP to their folder"
-)
-
-STORAGES = {
-    "int32": "Int", "int64": "Long", "float32": "Float", "float64": "Double", "int16": "Short",
-    "int8": "Char", "uint8": "Byte", "float16": "Half", "bool": "Bool",
-}  # fmt: skip
+from torch_samples import pickled_npy, torch_zip
 
 NAME = "expert_distribution_recorder"
-
-
-def torch_file(value: Any) -> bytes:
-    """What ``torch.save`` writes of dicts, lists, numbers, texts and arrays, which are tensors."""
-    arrays: list[np.ndarray] = []
-    pickled = b"\x80\x02" + _pickled(value, arrays) + b"."
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        archive.writestr("archive/byteorder", "little")
-        for key, array in enumerate(arrays):
-            archive.writestr(f"archive/data/{key}", array.tobytes())
-        archive.writestr("archive/version", "3\n")
-    return file.getvalue()
-
-
-def _pickled(value: Any, arrays: list[np.ndarray]) -> bytes:
-    """Return the opcodes that make a value; the numbers of arrays are put aside."""
-
-    def each(values: Any) -> bytes:
-        return b"(" + b"".join(_pickled(part, arrays) for part in values)
-
-    if value is None or isinstance(value, bool):
-        return {None: b"N", True: b"\x88", False: b"\x89"}[value]
-    if isinstance(value, int):
-        return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
-    if isinstance(value, str):
-        return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
-    if isinstance(value, dict):
-        return b"}" + each(part for item in value.items() for part in item) + b"u"
-    if isinstance(value, list):
-        return b"]" + each(value) + b"e"
-    if isinstance(value, tuple):
-        return each(value) + b"t"
-    array = np.ascontiguousarray(value)
-    storage = f"ctorch\n{STORAGES[array.dtype.name]}Storage\n".encode()
-    key = str(len(arrays))
-    arrays.append(array)
-    strides = tuple(step // array.itemsize for step in array.strides)
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(%sQ%s%s%s\x89%sR" % (
-        b"(" + _pickled("storage", []) + storage
-        + b"".join(_pickled(part, []) for part in (key, "cuda:0", array.size)) + b"t",
-        _pickled(0, []), _pickled(array.shape, []), _pickled(strides, []),
-        b"ccollections\nOrderedDict\n)Rt",
-    )  # fmt: skip
 
 
 def stat_dump(counts: np.ndarray, **more: Any) -> bytes:
     """A dump of the modes ``stat`` and ``stat_approx``: counts [steps, layers, experts]."""
     content = {"rank": 0, "logical_count": counts, "average_utilization_rate_over_window": None}
-    return torch_file(content | more)
+    return torch_zip(content | more)
 
 
 def rank_records(rank: int, counts: np.ndarray, first_pass: int = 0, per_token: bool = False):
@@ -109,7 +45,7 @@ def choices_of(count: np.ndarray) -> np.ndarray:
 
 def rank_dump(records: list[dict[str, Any]], p2l: np.ndarray, **more: Any) -> bytes:
     """A dump of the modes ``per_pass`` and ``per_token``."""
-    return torch_file({"records": records, "last_physical_to_logical_map": p2l} | more)
+    return torch_zip({"records": records, "last_physical_to_logical_map": p2l} | more)
 
 
 def write_ranks(
@@ -127,9 +63,7 @@ def write_ranks(
 
 def jax_dump(counts: np.ndarray, timestamp: str = "20261124_1541") -> bytes:
     """A dump of sglang-jax: counts [layers, experts], or [layers, slots] without a map."""
-    file = io.BytesIO()
-    np.save(file, np.array({"logical_count": counts, "timestamp": timestamp}, dtype=object))
-    return file.getvalue()
+    return pickled_npy({"logical_count": counts, "timestamp": timestamp})
 
 
 # ---------------------------------------------------------------------------------------------

@@ -5,18 +5,17 @@ import json
 import numpy as np
 import pytest
 from io_samples_sgl import (
-    INTEROP,
     NAME,
     SAMPLES,
     choices_of,
-    needs_interop,
     rank_dump,
     rank_records,
     stat_dump,
-    torch_file,
     write_ranks,
 )
+from recorded import INTEROP, needs_interop
 from support import assert_same, refused
+from torch_samples import torch_zip
 
 from eplb_np import Topology, in_order_plan, make_plan
 from eplb_np.io import read_loads, read_plan, write_plan
@@ -148,12 +147,12 @@ STATS = {
     ),
     "1-D": (stat_dump(COUNTS[0, 0]), ["(5,)"]),
     "no numbers": (stat_dump(None), ["real number"]),
-    "neither key": (torch_file({"rank": 0, "counts": COUNTS}), ["torch.save", "'counts'"]),
-    "no dict": (torch_file([COUNTS]), ["torch.save", "no known format"]),
-    "a tensor": (torch_file(COUNTS), ["torch.save", "no known format"]),
-    "a map only": (torch_file({"physical_to_logical_map": P2L}), ["'physical_to_logical_map'"]),
+    "neither key": (torch_zip({"rank": 0, "counts": COUNTS}), ["torch.save", "'counts'"]),
+    "no dict": (torch_zip([COUNTS]), ["torch.save", "no known format"]),
+    "a tensor": (torch_zip(COUNTS), ["torch.save", "no known format"]),
+    "a map only": (torch_zip({"physical_to_logical_map": P2L}), ["'physical_to_logical_map'"]),
     "a module": (
-        torch_file({"rank": 0, "logical_count": COUNTS}).replace(b"torch._utils", b"torch._tools"),
+        torch_zip({"rank": 0, "logical_count": COUNTS}).replace(b"torch._utils", b"torch._tools"),
         [],
     ),
 }  # fmt: skip
@@ -175,7 +174,7 @@ def test_bad_folders_of_steps_are_refused(tmp_path, write):
     write(stat_dump(-COUNTS), "2.pt")
     with refused(str(second), "logical_count[0][0, 0]", "not negative"):
         read_loads(tmp_path)
-    write(torch_file({"weight": COUNTS}), "2.pt")
+    write(torch_zip({"weight": COUNTS}), "2.pt")
     with refused(str(second), "'weight'", "not a dump"):
         read_loads(tmp_path)
     write(b'{"logical_count": [[1]]}', "2.pt")
@@ -305,7 +304,7 @@ def changed(**fields):
 CHOICES = choices_of(SLOTS[1, 0])
 
 DUMPS = {
-    "no map": (torch_file({"records": []}), ["no last_physical_to_logical_map"]),
+    "no map": (torch_zip({"records": []}), ["no last_physical_to_logical_map"]),
     "a map of one axis": (rank_dump(rank_records(0, SLOTS[:, 0]), P2L[0]), ["(6,)", "[layers"]),
     "a map of floats": (rank_dump([], P2L * 1.0), ["float64", "integers"]),
     "an expert below 0": (
@@ -439,7 +438,7 @@ def test_what_sglang_would_take_in_silence_is_not_written(tmp_path):
 def test_both_keys_are_read(write):
     content = {"physical_to_logical_map": P2L.tolist(), "logical_count": COUNTS[0].tolist()}
     tensors = {"physical_to_logical_map": P2L, "logical_count": COUNTS[0]}
-    for path in (write(json.dumps(content).encode(), "x"), write(torch_file(tensors), "x.pt")):
+    for path in (write(json.dumps(content).encode(), "x"), write(torch_zip(tensors), "x.pt")):
         np.testing.assert_array_equal(read_loads(path).load, COUNTS[0])
         plan = read_plan(path, num_gpus=3)
         assert_same([plan.phy2log], [P2L], "the map")
@@ -472,7 +471,7 @@ MAPS = {
 @pytest.mark.parametrize("kind", MAPS)
 def test_bad_maps_are_refused(kind, write):
     table, parts = MAPS[kind]
-    tensors = torch_file({"physical_to_logical_map": table})
+    tensors = torch_zip({"physical_to_logical_map": table})
     for path in (write(as_json(table.tolist()), "x"), write(tensors, "x.pt")):
         with refused(str(path), *parts):
             read_plan(path, num_gpus=3)
@@ -532,15 +531,3 @@ def test_what_torch_saves_is_read(old, tmp_path):
         content = {"records": records, "last_physical_to_logical_map": torch.from_numpy(P2L)}
         save(content, folder / f"{NAME}_17.5_{rank}.pt")
     np.testing.assert_array_equal(read_loads(folder).steps, PASSES)
-
-
-@pytest.mark.parametrize("value", [COUNTS, {"a": [1, None, True, "x", (2, P2L)]}], ids=["a", "b"])
-def test_files_written_here_are_those_of_torch(value, tmp_path):
-    torch = pytest.importorskip("torch")
-    (tmp_path / "x.pt").write_bytes(torch_file(value))
-    found = torch.load(tmp_path / "x.pt", weights_only=True, map_location="cpu")
-    if isinstance(value, dict):
-        assert found["a"][:4] == value["a"][:4]
-        assert found["a"][4][1].tolist() == P2L.tolist()
-    else:
-        assert found.tolist() == value.tolist()

@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from io_samples_sgl import INTEROP, jax_dump, needs_interop, stat_dump
+from io_samples_sgl import jax_dump, stat_dump
+from recorded import INTEROP, needs_interop
 from support import assert_same, refused
 
 from eplb_np import Topology, in_order_plan, make_plan
