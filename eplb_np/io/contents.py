@@ -37,7 +37,7 @@ EMPTY_ZIP = b"PK\5\6"
 PICKLE = b"\x80"
 HEAD = 1 << 12
 LONGEST_LINE = 1 << 24
-BEGINNING = 1 << 20
+BEGINNING = 1 << 18
 LARGEST_TEXT = 1 << 26
 """Bytes of a text that is neither JSON nor JSON in each line."""
 
