@@ -76,11 +76,12 @@ def test_what_is_written_is_read_again(num_layers, num_gpus, num_slots, data):
     num_experts = data.draw(st.integers(num_slots, num_replicas))
     load = np.random.default_rng(data.draw(st.integers(0, 99))).random((num_layers, num_experts))
     plan = make_plan(load, num_replicas=num_replicas, num_gpus=num_gpus, policy="refined")
-    try:
-        text, found = through_a_file(plan)
-    except ValueError as error:
-        assert "loses such slots" in str(error)
+    devices = plan.phy2log.reshape(-1, num_slots).tolist()
+    if any(len(set(experts)) < num_slots for experts in devices):
+        with refused("loses such slots"):
+            through_a_file(plan)
         return
+    text, found = through_a_file(plan)
     assert text == json.dumps(as_expert_map(plan.phy2log, num_gpus))
     assert found.phy2log.tolist() == plan.phy2log.tolist()
     assert found.phyrank.tolist() == number_replicas(plan.phy2log).tolist()
