@@ -44,7 +44,7 @@ HEAD = 1 << 12
 OBJECT = re.compile(rb"'descr'\s*:\s*'\|?O'.*'shape'\s*:\s*\(\s*\)")
 """In the header of an array that is a single Python object, such as a dict."""
 LONGEST_LINE = 1 << 24
-BEGINNING = 1 << 20
+BEGINNING = 1 << 18
 LARGEST_TEXT = 1 << 26
 """Bytes of a text that is neither JSON nor JSON in each line."""
 

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from eplb_np._arguments import LARGEST_SIZE, one_line
 from eplb_np.io.contents import Contents
-from eplb_np.io.recorded import LARGEST_STEP, Asked, Recording, check_shape
+from eplb_np.io.recorded import Asked, Recording, check_shape
 
 MOST_LINES = 1 << 20
 MOST_ROWS = 1 << 17
 MOST_COLUMNS = 1 << 20
+MOST_NUMBERS = 1 << 23
+"""Half of what arrays may have, because that they are zeros shows at their end only."""
+
 MOST_ENTRIES = 1 << 18
 LONGEST_NAME = 100
 """Characters of what can be the name of a column, or is shown of a cell."""
@@ -31,7 +34,6 @@ FIRST_LINES = 4
 """Lines of which one must be a row of numbers."""
 
 SEPARATORS = ("\t", ";", ",")
-NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 ID = re.compile(r"\s*\d{1,7}\s*", re.ASCII)
 NOT_IN_ROWS = re.compile(r"[\[\]{}<>()=:]")
 LONGEST_ID = 7
@@ -61,10 +63,13 @@ class Header(NamedTuple):
 
 
 def recognise(contents: Contents) -> bool:
-    """Whether one of the first lines of a text is a row of numbers."""
+    """Whether one of the first lines of a text is a row of numbers, or the first one a header."""
     lines = _uncommented(_lines(contents.beginning))
     first = [line for _, line in islice(lines, FIRST_LINES)]
-    return any(_is_row(line, _separator(first[0])) for line in first)
+    if not first:
+        return False
+    separator = _separator(first[0])
+    return _is_header(first[0], separator) or any(_is_row(line, separator) for line in first)
 
 
 def read_loads(contents: Contents, asked: Asked) -> Recording:
@@ -153,6 +158,13 @@ def _is_float(cell: str) -> bool:
     return True
 
 
+def _is_header(line: str, separator: str | None) -> bool:
+    """Whether some cell is the name of a column of layers, and not only a word among others."""
+    if separator is None or NOT_IN_ROWS.search(line):
+        return False
+    return any(_plain(cell) in LAYER for cell in line.split(separator))
+
+
 def _is_row(line: str, separator: str | None) -> bool:
     """Whether most cells are numbers, and nothing looks like markup, YAML or a program."""
     if NOT_IN_ROWS.search(line):
@@ -226,9 +238,9 @@ def _read_rows(lines: Lines, separator: str | None, width: int, header: Header) 
                 raise ValueError(f"line {number} is of layer {layer}, as line {line_of[layer]} is")
             line_of[layer] = number
         rows.append(_numbers(number, line, cells, int(header.has_ids)))
-        if len(rows) > MOST_ROWS or len(rows) * width > LARGEST_STEP:
+        if len(rows) > MOST_ROWS or len(rows) * width > MOST_NUMBERS:
             raise ValueError(
-                f"it has more than {MOST_ROWS} rows, or {LARGEST_STEP} numbers: write .npy"
+                f"it has more than {MOST_ROWS} rows, or {MOST_NUMBERS} numbers: write .npy"
             )
     if not rows:
         raise ValueError("it has a header, but no line with numbers")
@@ -337,21 +349,23 @@ def _number(number: int, line: str, cells: list[str], at: int) -> float:
     return value
 
 
-def _is_plain(line: str) -> bool:
-    """Whether ``float`` reads nothing in a line that is no number elsewhere, such as 1_000."""
-    return line.isascii() and "_" not in line
+def _is_plain(text: str) -> bool:
+    """Whether ``float`` reads nothing in a text that is no number elsewhere, such as 1_000."""
+    return text.isascii() and "_" not in text
 
 
 def _check_loads(number: int, cells: list[str], skip: int = 0) -> None:
     """Name the first cell, behind the first ones, that is no load."""
     for column, cell in enumerate(cells[skip:], skip + 1):
+        known = _is_float(cell) and _is_plain(cell)
+        if known and 0 <= float(cell) < np.inf:
+            continue
         place = f"line {number}, column {column}"
-        if not cell.strip():
-            raise ValueError(f"{place} is empty: give a number, 0 where nothing was counted")
-        if not _is_float(cell) or (np.isfinite(float(cell)) and not NUMBER.fullmatch(cell)):
-            raise ValueError(f"{place}: {_shown(cell)} is not a number")
-        if not 0 <= float(cell) < np.inf:
+        if known:
             raise ValueError(
                 f"{place}: {_shown(cell)}: a load must be finite and not negative: clean the loads "
                 "first"
             )
+        if cell.strip():
+            raise ValueError(f"{place}: {_shown(cell)} is not a number")
+        raise ValueError(f"{place} is empty: give a number, 0 where nothing was counted")

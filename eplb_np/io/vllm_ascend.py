@@ -107,7 +107,7 @@ def _devices_of(layer: Any, where: str) -> list[list[int]]:
                 "every device the same number"
             )
         if len(set(experts)) < len(experts):
-            double = next(expert for i, expert in enumerate(experts) if expert in experts[:i])
+            double = next(a for a, b in pairwise(sorted(experts)) if a == b)
             raise ValueError(
                 f"{device} holds expert {double} twice, of which vLLM Ascend loses one: give it "
                 "different experts"
