@@ -22,7 +22,6 @@ STEPS_OF_CALL = 8
 LONGEST_NAME = 256
 
 PROTOCOLS = range(2, 6)
-
 STOP = ord(".")
 
 Names = Mapping[str, Callable[..., Any] | None]

@@ -32,6 +32,7 @@ from torch_samples import (
     zip_of,
 )
 
+from eplb_np._files.numpy_files import fill
 from eplb_np._files.pickled_arrays import read_pickled_npy
 from eplb_np._files.torch_files import read_torch
 
@@ -158,8 +159,12 @@ BAD = {
     "many axes": (tensor(shape=(1,) * 9, strides=(1,) * 9), ["not read"]),
     "a list as shape": (tensor(shape=[2, 3, 4]), ["not read"]),
     "an offset of a float": (tensor(offset=0.5), ["_rebuild_tensor_v2"]),
-    "an expanded bomb": (tensor(shape=(2**28, 1, 4), strides=(0, 0, 0)), ["512 MiB"]),
-    "many expanded": ([tensor(shape=(2**26,), strides=(0,))] * 3, ["512 MiB"]),
+    "an expanded bomb": (tensor(shape=(2**28, 1, 4), strides=(0, 0, 0)), ["tensors of 4096 MiB"]),
+    "many expanded": ([tensor(shape=(2**26,), strides=(0,))] * 3, ["tensors of 768 MiB"]),
+    "an expanded bomb that becomes float32": (
+        Tensor(Storage("0", bytes(2), 1, storage_class("BFloat16")), 0, (2**28,), (0,)),
+        ["tensors of 1024 MiB"],
+    ),
     "a sign for all": (tensor(metadata=({"neg": True},)), ["metadata"]),
     "too much metadata": (tensor(metadata=({}, {})), ["_rebuild_tensor_v2"]),
     "two sizes": (TWICE, ["'0'", "24 x int32", "12 x int32"]),
@@ -289,6 +294,11 @@ def test_the_order_of_the_old_keys_is_that_of_the_storages():
     parts += [value, Assembler().pickle(["b", "0"])]
     parts += [struct.pack("<q", 24) + counts.tobytes() for counts in (COUNTS + 1, COUNTS)]
     assert_same(read(b"".join(parts)), [COUNTS, COUNTS + 1], "two storages")
+
+
+def test_a_file_that_ends_while_it_is_read():
+    with refused("ends before its data does"):
+        fill(np.empty(4, np.uint8), io.BytesIO(b"abc"))
 
 
 def test_archives_in_either_form_are_read():
