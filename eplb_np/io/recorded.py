@@ -279,7 +279,7 @@ def sum_steps(
     has_load = np.zeros(len(steps), bool)
     most = min(len(steps), max(1, BLOCK_BYTES // load.nbytes))
     memory = np.empty((1 + most, *load.shape))  # once: pages of new memory cost more than the sums
-    with np.errstate(over="ignore"):  # what overflows is found, and named
+    with np.errstate(over="ignore", invalid="ignore"):  # what is wrong is found, and named
         for start in range(0, len(steps), most):
             block = steps[start : start + most]
             added = memory[: 1 + len(block)]

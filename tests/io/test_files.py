@@ -108,6 +108,9 @@ def bad(layer, expert, value):
 BAD_LOADS = {
     "NaN": (as_npy(bad(4, 2, np.nan)), ".npy", ["[4, 2] = nan", "layer 4, expert 2"]),
     "NaN in JSON": (as_json(bad(4, 2, np.nan)), ".json", ["[4, 2] = nan", "layer 4, expert 2"]),
+    "a signalling NaN": (
+        as_npy(np.array([[0x7F800001, 0]], np.uint32).view(np.float32)), ".npy", ["[0, 0] = nan"],
+    ),
     "infinite": (as_json(bad(1, 0, np.inf)), ".json", ["[1, 0] = inf", "finite"]),
     "negative": (as_npy(bad(1, 0, -3)), ".npy", ["[1, 0] = -3.0", "not negative"]),
     "a step undoes a negative": (
