@@ -47,7 +47,7 @@ def exp(x: float) -> float:
     odd = 1.0 + square * (1.0 / 6.0 + square * (1.0 / 120.0))
     even = square * (0.5 + square * (1.0 / 24.0 + square * (1.0 / 720.0)))
     root = ROOTS[int(parts) & (PARTS - 1)]
-    return (root + root * (odd * r + even)) * POWERS[(int(parts) >> SHIFT) - LEAST_POWER]
+    return float((root + root * (odd * r + even)) * POWERS[(int(parts) >> SHIFT) - LEAST_POWER])
 
 
 @kernel
