@@ -210,7 +210,7 @@ class Rebalancer:
                 self._set_current(plan)
                 return Proposal(plan, None, "no plan was in use: planned from scratch")
             held = _without(before, self._lost_gpus) if self._lost_gpus else before
-            plan = plan_next(expected, held, self._wanted())
+            plan = plan_next(expected, held.phy2log, self._wanted())
             moves = plan.moves_from(held)
             if len(moves) == 0 and before.topology == self._topology:
                 plan = before

@@ -51,6 +51,18 @@ def count_replicas(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) ->
     return count[:, 1:].astype(phy2log.dtype, copy=False)
 
 
+def rank_by_slots(phy2log: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rank the replicas [L, P] of each expert in the order of their slots."""
+    order = np.argsort(phy2log, axis=1, kind="stable")
+    experts = np.take_along_axis(phy2log, order, axis=1)
+    places = np.broadcast_to(np.arange(phy2log.shape[1]), phy2log.shape)
+    begins = np.hstack([np.ones((len(experts), 1), bool), experts[:, 1:] != experts[:, :-1]])
+    first = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
+    rank = np.empty_like(phy2log)
+    np.put_along_axis(rank, order, places - first, axis=1)
+    return rank
+
+
 def check_maps(phy2log: NDArray[Any], phyrank: NDArray[Any], topology: Topology) -> None:
     """Raise ``ValueError`` unless the arrays are a plan of the topology: see `Plan.check`."""
     num_slots = topology.num_replicas
