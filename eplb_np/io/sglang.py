@@ -7,6 +7,7 @@ dense ones included.
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def write_loads(rows: NDArray[Any], path: Path) -> str:
     """Write counts [R, E], from which SGLang's own planner then places experts."""
     text = json.dumps({LOADS: rows.tolist()})
     write_to(path, lambda file: file.write(text.encode()))
-    return f"--init-expert-location {path}"
+    return f"--init-expert-location {shlex.quote(str(path))}"
 
 
 def read_plan(contents: Contents) -> Placement:
