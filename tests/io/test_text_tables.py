@@ -209,7 +209,8 @@ def test_what_is_no_table_is_of_no_known_format(kind, read):
 
 
 def test_what_is_no_text_is_not_called_one(read):
-    with refused("binary, not text"):
-        read(NO_TABLES["binary"])
+    for kind in ("binary", "zeros", "another encoding"):
+        with refused("binary, not text"):
+            read(NO_TABLES[kind])
     with refused("an empty file"):
         read(b"")
