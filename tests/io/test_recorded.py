@@ -28,7 +28,7 @@ def test_steps_in_order_are_a_history():
     assert_same([loads.load, loads.steps], [SERVED.sum(axis=0) / 1.0, SERVED], "loads and steps")
     assert loads.windows is loads.steps
     assert (loads.moe_layer_ids, loads.dense_layer_ids, loads.num_steps) == (MOE, DENSE, 3)
-    assert loads.notes == ("1 of 4 steps have no load, and are left out",)
+    assert loads.notes == ("steps without load, which are left out: 1 of 4",)
 
 
 def test_steps_in_no_known_order_are_none():
