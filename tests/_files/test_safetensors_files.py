@@ -18,8 +18,8 @@ RNG = np.random.default_rng(3)
 
 
 def read(content):
-    found = SafeTensors(io.BytesIO(content))
-    return {name: found.read(name) for name in found.tensors}
+    blocks = SafeTensors(io.BytesIO(content)).blocks()
+    return {name: values[i, ...] for names, values in blocks for i, name in enumerate(names)}
 
 
 @pytest.mark.parametrize("dtype", [*NAMES, "i2", "u2", "u4", "i1"])
@@ -48,8 +48,19 @@ def test_what_was_written_comes_back(shapes, random):
         name: RNG.integers(0, 99, shape).astype(dtypes[name]) for name, shape in shapes.items()
     }
     found = read(safetensors_bytes(values, __metadata__={"format": "pt"}))
-    assert list(found) == list(values)
-    assert_same(found.values(), values.values(), "safetensors")
+    assert found.keys() == values.keys()
+    assert_same([found[name] for name in values], values.values(), "safetensors")
+
+
+@pytest.mark.parametrize("block_bytes", [1, 48, 1 << 20])
+def test_blocks_have_one_dtype_and_shape(block_bytes, monkeypatch):
+    monkeypatch.setattr(safetensors_files, "BLOCK_BYTES", block_bytes)
+    kinds = [("i8", 3), ("i8", 3), ("f8", 3), ("i8", 3), ("i8", 2), ("i8", 2), ("i8", 2)]
+    values = {f"{i}": RNG.integers(0, 9, size).astype(kind) for i, (kind, size) in enumerate(kinds)}
+    content = safetensors_bytes(values)
+    sizes = [len(names) for names, _ in SafeTensors(io.BytesIO(content)).blocks()]
+    assert sizes == ([1] * 7 if block_bytes == 1 else [2, 1, 1, 3])
+    assert_same(read(content).values(), values.values(), "blocks")
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
