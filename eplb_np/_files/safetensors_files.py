@@ -108,7 +108,7 @@ def _stored_tensor(name: str, value: Any) -> StoredTensor:
     try:
         dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
         sound = {type(number) for number in (*shape, begin, end)} == {int}
-        sound = sound and min(*shape, begin, end) >= 0 and begin <= end and len(shape) <= 8
+        sound = sound and min(*shape, begin, end) >= 0 and len(shape) <= 8
     except (IndexError, KeyError, TypeError, ValueError):
         sound = False
     if not sound:

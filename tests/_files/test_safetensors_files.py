@@ -92,7 +92,9 @@ BAD = {
     "a list": (safetensors_of({"a": [[1, 2]]}, DATA), ["'a'"]),
     "a text": (safetensors_of({"a": "I64"}, DATA), ["'a'"]),
     "a float size": (safetensors_of({"a": entry(shape=[2.0])}, DATA), ["'a'"]),
-    "a bool": (safetensors_of({"a": entry(shape=[True])}, DATA), ["'a'"]),
+    "a bool": (
+        safetensors_of({"a": entry(shape=[True], place=[0, 8])}, bytes(8)), ["'a'", "needs"],
+    ),
     "a negative size": (safetensors_of({"a": entry(shape=[-2])}, DATA), ["'a'"]),
     "three ends": (safetensors_of({"a": entry(place=[0, 1, 2])}, DATA), ["'a'"]),
     "many axes": (safetensors_of({"a": entry(shape=[1] * 9)}, DATA), ["'a'"]),
@@ -102,6 +104,7 @@ BAD = {
     "complex": (safetensors_of({"a": entry("C64")}, DATA), ["C64", "not read"]),
     "an unknown dtype": (safetensors_of({"a": entry(["I64"])}, DATA), ["not read"]),
     "another size": (safetensors_of({"a": entry(shape=[3])}, DATA), ["not the size"]),
+    "less than its data": (safetensors_of({"a": entry(shape=[1])}, DATA), ["not the size"]),
     "a huge size": (safetensors_of({"a": entry(shape=[2**63, 2**63])}, DATA), ["not the size"]),
     "beyond the end": (safetensors_of({"a": entry(place=[8, 24])}, DATA), ["gap"]),
     "cut": (safetensors_of({"a": entry()}, DATA[:-1]), ["16 bytes", "15 bytes"]),
