@@ -33,14 +33,13 @@ def safetensors_bytes(
     tensors: Mapping[str, NDArray[Any]], names: Mapping[str, str] = NAMES, **header: Any
 ) -> bytes:
     """A file of safetensors; more keyword arguments are more keys of the header."""
-    data = b""
+    place = 0
     for key, tensor in tensors.items():
-        content = tensor.tobytes()
-        place = [len(data), len(data) + len(content)]
+        offsets = [place, place + tensor.nbytes]
         dtype = names[tensor.dtype.str[1:]]
-        header[key] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": place}
-        data += content
-    return safetensors_of(header, data)
+        header[key] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+        place += tensor.nbytes
+    return safetensors_of(header, b"".join(tensor.tobytes() for tensor in tensors.values()))
 
 
 def safetensors_of(header: object, data: bytes) -> bytes:
