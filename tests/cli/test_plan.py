@@ -371,7 +371,7 @@ def test_without_an_extra_it_says_how_to_get_it(module):
 
 
 def test_other_missing_modules_are_no_matter_of_extras():
-    result = run_python("-c", WITHOUT.format(module="eplb_np.io.loads"))
+    result = run_python("-c", WITHOUT.format(module="eplb_np.cli.plan"))
     assert "ModuleNotFoundError" in result.stderr
     assert "pip install" not in result.stderr
 

@@ -410,7 +410,7 @@ def test_a_map_has_all_layers_and_exactly_one_key(tmp_path):
     assert written.start == (
         f"--init-expert-location '{path}' --ep-num-redundant-experts 3 --ep-size 4"
     )
-    assert written.notes[-1] == "3 layers that are not planned hold the experts in order"
+    assert written.notes[-1] == "layers that are not planned, and hold the experts in order: 3"
     again = read_plan(path, num_gpus=4, moe_layer_ids=[1, 3])
     np.testing.assert_array_equal(again.phy2log, PLAN.phy2log)
     assert (again.policy, again.topology) == ("sglang", PLAN.topology)
