@@ -22,7 +22,6 @@ STEPS_OF_CALL = 8
 LONGEST_NAME = 256
 
 PROTOCOLS = range(2, 6)
-
 STOP = ord(".")
 
 Names = Mapping[str, Callable[..., Any] | None]
@@ -209,7 +208,7 @@ class Pickles:
         full = f"{module}.{name}"
         if "." in name or full not in self._names:
             raise ValueError(
-                f"its pickle names {full[:LONGEST_NAME]}, which is not loaded: only arrays of real "
+                f"its pickle names {full[:100]}, which is not loaded: only arrays of real "
                 "numbers are, and lists, dicts, texts and numbers around them"
             )
         self._stack.append(Global(full, self._names[full]))

@@ -32,6 +32,7 @@ from torch_samples import (
     zip_of,
 )
 
+from eplb_np._files.numpy_files import fill
 from eplb_np._files.pickled_arrays import read_pickled_npy
 from eplb_np._files.torch_files import read_torch
 
@@ -158,8 +159,12 @@ BAD = {
     "many axes": (tensor(shape=(1,) * 9, strides=(1,) * 9), ["not read"]),
     "a list as shape": (tensor(shape=[2, 3, 4]), ["not read"]),
     "an offset of a float": (tensor(offset=0.5), ["_rebuild_tensor_v2"]),
-    "an expanded bomb": (tensor(shape=(2**28, 1, 4), strides=(0, 0, 0)), ["512 MiB"]),
-    "many expanded": ([tensor(shape=(2**26,), strides=(0,))] * 3, ["512 MiB"]),
+    "an expanded bomb": (tensor(shape=(2**28, 1, 4), strides=(0, 0, 0)), ["tensors of 4096 MiB"]),
+    "many expanded": ([tensor(shape=(2**26,), strides=(0,))] * 3, ["tensors of 768 MiB"]),
+    "an expanded bomb that becomes float32": (
+        Tensor(Storage("0", bytes(2), 1, storage_class("BFloat16")), 0, (2**28,), (0,)),
+        ["tensors of 1024 MiB"],
+    ),
     "a sign for all": (tensor(metadata=({"neg": True},)), ["metadata"]),
     "too much metadata": (tensor(metadata=({}, {})), ["_rebuild_tensor_v2"]),
     "two sizes": (TWICE, ["'0'", "24 x int32", "12 x int32"]),
@@ -291,6 +296,11 @@ def test_the_order_of_the_old_keys_is_that_of_the_storages():
     assert_same(read(b"".join(parts)), [COUNTS, COUNTS + 1], "two storages")
 
 
+def test_a_file_that_ends_while_it_is_read():
+    with refused("ends before its data does"):
+        fill(np.empty(4, np.uint8), io.BytesIO(b"abc"))
+
+
 def test_archives_in_either_form_are_read():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive, zipfile.ZipFile(io.BytesIO(SOUND)) as sound:
@@ -355,18 +365,15 @@ def test_bombs_are_refused_soon(kind, tmp_path):
     assert said in refusal("read_pt", path, READ_PT)
 
 
-LARGEST = [
-    ("Long", 1 << 26, 8),
-    ("Byte", 1 << 29, 1),
-    ("Bool", 1 << 29, 1),
-    ("BFloat16", 1 << 27, 2),
-]
+LARGEST = {"Long": (1 << 26, 8), "Byte": (1 << 29, 1), "Bool": (1 << 29, 1)}
+LARGEST["BFloat16"] = (1 << 27, 2)  # and becomes twice as much
 
 
 @pytest.mark.same_without_jit
-@pytest.mark.parametrize(("kind", "count", "size"), LARGEST)
-def test_as_much_as_may_be_is_read_within_a_gigabyte(kind, count, size, tmp_path):
+@pytest.mark.parametrize("kind", LARGEST)
+def test_as_much_as_may_be_is_read_within_a_gigabyte(kind, tmp_path):
     """Half a second's work, but the first use of so much memory was seen to take a second more."""
+    count, size = LARGEST[kind]
     path = tmp_path / "file.pt"
     path.write_bytes(torch_old(one_large(kind, count)))
     os.truncate(path, path.stat().st_size + count * size)
@@ -522,8 +529,11 @@ def test_random_dumps_of_torch(torch):
         value = {str(k): values[k] for k in rng.permutation(len(values))[: rng.integers(1, 9)]}
         value["tensors"] = [*parts, *[part.t() for part in parts if part.ndim == 2]]
         content = saved(torch, value, as_zip=bool(i % 2))
-        expected = torch.load(io.BytesIO(content), weights_only=True)
-        assert_as_torch_reads(torch, read(content), expected)
+        found = read(content)
+        assert_as_torch_reads(torch, found, value)
+        if i % 2:  # torch itself does not read all that it writes in its older form
+            expected = torch.load(io.BytesIO(content), weights_only=True)
+            assert_as_torch_reads(torch, found, expected)
 
 
 @pytest.mark.parametrize(("as_zip", "protocol"), SAVES)
