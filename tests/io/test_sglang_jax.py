@@ -57,6 +57,16 @@ def test_counts_of_slots_are_added_up_by_the_plan_in_use(tmp_path):
         read_loads(INTEROP / "sgljax", current=current)
 
 
+def test_a_sum_over_slots_hides_no_bad_count(write):
+    current = in_order_plan(2, Topology(3, 6, 2))
+    counts = np.full((2, 6), 5.0)
+    for bad, said in [(-1, "-1"), (np.nan, "nan"), (np.inf, "inf")]:
+        counts[1, 2] = bad
+        path = write(jax_dump(counts))
+        with refused(str(path), f"logical_count[1, 2] = {said}"):
+            read_loads(path, current=current)
+
+
 @pytest.mark.parametrize("dtype", ["int64", "int32", "float32", ">i8"])
 def test_a_dump_has_every_decoder_layer(dtype, write):
     counts = COUNTS[0].astype(dtype)
