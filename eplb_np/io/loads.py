@@ -112,6 +112,11 @@ def read_loads(
         loads = recorded_loads(
             found, in_order=in_order, moe_layer_ids=moe_layer_ids, current=current
         )
+        if num_experts not in (None, loads.load.shape[1]):
+            raise ValueError(
+                f"it has loads of {loads.load.shape[1]} experts, but num_experts={num_experts}: if "
+                "they are of slots, give the plan in use as current"
+            )
     return replace(loads, format=name, source=f"{printable(path)}: {row.title}")
 
 

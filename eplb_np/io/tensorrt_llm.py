@@ -173,8 +173,8 @@ def _add(tensors: SafeTensors, names: dict[Step, str], total: NDArray[Any]) -> b
         if not counts.min() >= 0:
             bad, expert = (int(i) for i in np.argwhere(~(counts >= 0))[0])
             raise ValueError(
-                f"its tensor {block[bad]!r} holds {counts[bad, expert]} for expert {expert}: counts "
-                "must not be negative"
+                f"its tensor {block[bad]!r} holds {counts[bad, expert]} for expert {expert}: "
+                "counts must not be negative"
             )
         if counts.any():  # else memory is not even taken
             rows[[row_of[name] for name in block]] += counts

@@ -179,6 +179,13 @@ def test_what_is_no_plan_is_not_in_use(tmp_path):
         read_loads(tmp_path / "x.npy", current=Topology(8, 8, 1))
 
 
+def test_columns_that_are_no_experts_are_refused(tmp_path):
+    np.save(tmp_path / "slots.npy", COUNTS)
+    with refused("slots.npy: ", "loads of 8 experts, but num_experts=6", "current"):
+        read_loads(tmp_path / "slots.npy", num_experts=6)
+    read_loads(tmp_path / "slots.npy", num_experts=8)
+
+
 @pytest.mark.parametrize("name", ["num_ranks", "num_experts"])
 @pytest.mark.parametrize("size", [0, 1.5, "2", True])
 def test_odd_sizes_are_refused_before_a_file_is_opened(name, size, tmp_path):
