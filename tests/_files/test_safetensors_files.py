@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from io_samples_trt import NAMES, safetensors_bytes, safetensors_of
 from ml_dtypes import bfloat16
+from rank_samples import NAMES, safetensors_bytes, safetensors_of
 from support import assert_same, refused
 
 from eplb_np._files import safetensors_files

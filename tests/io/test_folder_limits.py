@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from io_samples_trt import safetensors_bytes, safetensors_of, write_expert_statistic
+from rank_samples import safetensors_bytes, safetensors_of, write_expert_statistic
 from support import refusal, said_of
 
 MIB = 1 << 20

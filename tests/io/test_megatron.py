@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from io_samples_trt import write_lines, write_router_trace, write_tokens_per_expert
+from rank_samples import write_lines, write_router_trace, write_tokens_per_expert
 from support import assert_same, refused
 
 from eplb_np.io import megatron_steps, read_loads

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from io_samples_flat import SAMPLES, as_entries, as_list, as_text
+from plain_samples import SAMPLES, as_entries, as_list, as_text
 from support import output_of, refused
 
 from eplb_np.io import RecordedLoads, read_loads, write_loads

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from io_samples_sgl import (
+from recorded import INTEROP, needs_interop
+from sglang_samples import (
     NAME,
     SAMPLES,
     choices_of,
@@ -13,7 +14,6 @@ from io_samples_sgl import (
     stat_dump,
     write_ranks,
 )
-from recorded import INTEROP, needs_interop
 from support import assert_same, refused
 from torch_samples import torch_zip
 

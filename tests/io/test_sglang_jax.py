@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from io_samples_sgl import jax_dump, stat_dump
 from recorded import INTEROP, needs_interop
+from sglang_samples import jax_dump, stat_dump
 from support import assert_same, refused
 
 from eplb_np import Topology, in_order_plan, make_plan

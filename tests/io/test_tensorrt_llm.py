@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from io_samples_trt import (
-    INTEROP,
-    needs_interop,
+from rank_samples import (
     safetensors_bytes,
     write_expert_statistic,
     write_load_balancer,
 )
+from recorded import INTEROP, needs_interop
 from support import assert_same, refused
 
 from eplb_np import Topology, in_order_plan, make_plan

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from io_samples_flat import as_text
+from plain_samples import as_text
 from support import refused
 
 from eplb_np.io import read_loads

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from io_samples_flat import INTEROP, as_expert_map, needs_interop
+from plain_samples import as_expert_map
+from recorded import INTEROP, needs_interop
 from support import refused
 
 from eplb_np import Plan, Topology, in_order_plan, make_plan

@@ -1,14 +1,11 @@
 """Sound files of TensorRT-LLM and Megatron-LM, written from counts, and damage to them.
 
 Counts [steps, layers, experts] are integers. The writers follow the formats, not their readers.
-Samples from elsewhere are not part of this project: the environment variable EPLB_NP_INTEROP names
-their folder.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
-
-INTEROP = Path(
-    os.environ.get("EPLB_NP_INTEROP", Path(__file__).parents[2] / "shared" / "data" / "interop")
-)
-needs_interop = pytest.mark.skipif(
-    not INTEROP.is_dir(), reason=f"no samples in {INTEROP}: set EPLB_NP_INTEROP to their folder"
-)
 
 NAMES = {"i8": "I64", "i4": "I32", "u1": "U8", "f2": "F16", "f4": "F32", "f8": "F64", "u8": "U64"}
 
