@@ -101,7 +101,9 @@ def member(suffix: str, write: Callable[[Path, Any], object], damage: Damage) ->
         if not folder.exists():
             folder.mkdir()
             write(folder, COUNTS[0])
-        second_of(folder).write_bytes(path.read_bytes())
+        second = second_of(folder)
+        second.unlink()
+        second.symlink_to(path)  # which may be anything
         try:
             return read_loads(folder)
         except ValueError as error:  # whose beginning is the path of the folder, or of a file
