@@ -95,7 +95,7 @@ BAD = {
     "a bool": (
         safetensors_of({"a": entry(shape=[True], place=[0, 8])}, bytes(8)), ["'a'", "needs"],
     ),
-    "a negative size": (safetensors_of({"a": entry(shape=[-2])}, DATA), ["'a'"]),
+    "negative sizes": (safetensors_of({"a": entry(shape=[-1, -2])}, DATA), ["'a'", "needs"]),
     "three ends": (safetensors_of({"a": entry(place=[0, 1, 2])}, DATA), ["'a'"]),
     "many axes": (safetensors_of({"a": entry(shape=[1] * 9)}, DATA), ["'a'"]),
     "ends before it begins": (safetensors_of({"a": entry(place=[16, 0])}, DATA), ["'a'"]),
