@@ -24,17 +24,41 @@ ROOT = DOCS.parent
 
 def test_api_reference_has_every_public_name_and_no_other() -> None:
     plans, rest = (DOCS / "api.md").read_text().split("## Replays")
-    replayed, rest = rest.split("## Workloads")
+    replayed, rest = rest.split("## Files")
+    files, rest = rest.split("## Workloads")
     loads, on_gpu = rest.split("## On a GPU")
     directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
-    modules = {"cuda", "replay", "workloads"}
+    modules = {"cuda", "io", "replay", "workloads"}
     assert set(directive.findall(plans)) == set(eplb_np.__all__) - modules
     assert set(directive.findall(replayed)) == set(eplb_np.replay.__all__)
+    assert set(directive.findall(files)) == set(eplb_np.io.__all__)
     assert set(directive.findall(loads)) == set(eplb_np.workloads.__all__)
     assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
 
 
-PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/studies/*.md"]
+def test_the_page_of_files_has_every_format_and_what_it_can_do() -> None:
+    page = (DOCS / "files.md").read_text()
+    rows = re.findall(r"^\| `(\S+)` \|([^|]*)\|([^|]*)\|", page, re.MULTILINE)
+
+    def says(reads: bool, writes: bool) -> str:
+        return ", ".join(["read"] * reads + ["written"] * writes)
+
+    assert {name: (loads.strip(), plans.strip()) for name, loads, plans in rows} == {
+        name: (
+            says(row.reads_loads, row.writes_loads), says(row.reads_plans, row.writes_plans)
+        )
+        for name, row in eplb_np.io.FORMATS.items()
+    }  # fmt: skip
+
+
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/*.md",
+    "docs/engines/*.md",
+    "docs/studies/*.md",
+]
 
 
 @pytest.mark.parametrize("pages", PAGES)

@@ -5,7 +5,7 @@ an underscore are private.
 """
 
 from eplb_np import _interrupts as _interrupts  # first, so that it is in time
-from eplb_np import cuda, replay, workloads
+from eplb_np import cuda, io, replay, workloads
 from eplb_np.bounds import lower_bound
 from eplb_np.dispatch import Splitter, assign, make_quotas, split_load
 from eplb_np.mending.limits import MoveLimits
@@ -47,6 +47,7 @@ __all__ = [
     "cuda",
     "gpu_load",
     "in_order_plan",
+    "io",
     "layer_balancedness",
     "lower_bound",
     "make_plan",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from eplb_np import metrics
 from eplb_np._arguments import as_list, as_size, check_is, is_one_of, one_line
 from eplb_np._files.archive import ArchiveFormat
-from eplb_np._loads.host import as_array
+from eplb_np._loads.host import as_array, of_layers
 from eplb_np.bounds import lower_bound
 from eplb_np.maps.homes import away_from_home
 from eplb_np.maps.log2phy import make_log2phy
@@ -42,7 +42,10 @@ PLAN_FILE = ArchiveFormat(
 class Plan:
     """Which expert is in each slot of each GPU, for every layer.
 
-    Made by `make_plan` or `Plan.load`. A plan is frozen, and its arrays are read-only.
+    Made by `make_plan`, `Plan.load` or `eplb_np.io.read_plan`. A plan is frozen, and its arrays are
+    read-only. Where a method takes a load [L, E], it also takes one with a row for every layer of
+    the model, dense ones included, as recordings have it: rows are found by ``moe_layer_ids``, and
+    all others must be zero.
 
     Parameters
     ----------
@@ -189,7 +192,7 @@ class Plan:
         [0, 1, 0, -1]
         """
         write = function_named("eplb_np.dispatch.weighted:weighted_log2phy")
-        table: NDArray[np.signedinteger[Any]] = write(self, load, width)
+        table: NDArray[np.signedinteger[Any]] = write(self, self._planned_rows(load), width)
         return read_only(table.astype(self.dtype, copy=False))
 
     def gpu_load(self, load: ArrayLike, *, split: Split = "even") -> NDArray[np.float64]:
@@ -211,7 +214,8 @@ class Plan:
         topology = self.topology
         check_split(split)
         if split == "even" and topology.gpu_slots is None:
-            return metrics.gpu_load(self.phy2log, self.logcnt, load, topology.num_gpus)
+            rows = self._planned_rows(load)
+            return metrics.gpu_load(self.phy2log, self.logcnt, rows, topology.num_gpus)
         slots = self._slot_load(load, split)
         shape = (self.num_layers, topology.num_gpus)
         flat = topology.gpu_of_slot + topology.num_gpus * np.arange(self.num_layers)[:, None]
@@ -221,11 +225,16 @@ class Plan:
     def _slot_load(self, load: ArrayLike, split: Split) -> NDArray[Any]:
         """Load of each slot, [L, P]."""
         slots: NDArray[Any]
+        rows = self._planned_rows(load)
         if split == "even":
-            slots = metrics.replica_load(self.phy2log, self.logcnt, load)
+            slots = metrics.replica_load(self.phy2log, self.logcnt, rows)
         else:
-            slots = function_named("eplb_np.dispatch.splitter:split_load")(self, load)
+            slots = function_named("eplb_np.dispatch.splitter:split_load")(self, rows)
         return slots
+
+    def _planned_rows(self, load: ArrayLike) -> NDArray[Any]:
+        """Rows of the planned layers, out of a load of these or of all layers of the model."""
+        return of_layers(load, self.moe_layer_ids or (), "load")
 
     def gpu_time(self, load: ArrayLike, *, split: Split = "even") -> NDArray[np.float64]:
         """Compute the time that each GPU takes: its load over its speed, shape [L, num_gpus].
@@ -324,7 +333,7 @@ class Plan:
         float
             1 is perfect.
         """
-        loads = metrics.replica_load(self.phy2log, self.logcnt, load)
+        loads = metrics.replica_load(self.phy2log, self.logcnt, self._planned_rows(load))
         filled = self.phy2log >= 0
         if filled.all():
             return metrics.balancedness(loads)
@@ -346,7 +355,7 @@ class Plan:
             As `eplb_np.lower_bound`, which has the proof. Where GPUs differ in speed, the bound
             is on the longest time (`gpu_time`).
         """
-        return lower_bound(load, self.topology)
+        return lower_bound(self._planned_rows(load), self.topology)
 
     def moves_from(self, other: Plan) -> Moves:
         """List the moves from another plan to this one: who fetches what from where.
@@ -461,13 +470,7 @@ class Plan:
             If there is no such file.
         """
         with PLAN_FILE.reading(path) as content:
-            return Plan(
-                _as_integers(content["phy2log"], content["dtype"]),
-                _as_integers(content["phyrank"], content["dtype"]),
-                Topology(**content["topology"]),
-                str(content["policy"]),
-                content["moe_layer_ids"],
-            )
+            return plan_of_file(content)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
@@ -493,6 +496,17 @@ class Plan:
         # Rebuild copies: their arrays become read-only too, and cached properties are dropped.
         fields = (self.phy2log, self.phyrank, self.topology, self.policy, self.moe_layer_ids)
         return Plan, (*fields, self.device)
+
+
+def plan_of_file(content: Mapping[str, Any]) -> Plan:
+    """Make a plan of what a file holds that `Plan.save` wrote, or raise any error."""
+    return Plan(
+        _as_integers(content["phy2log"], content["dtype"]),
+        _as_integers(content["phyrank"], content["dtype"]),
+        Topology(**content["topology"]),
+        str(content["policy"]),
+        content["moe_layer_ids"],
+    )
 
 
 def check_layer_ids(ids: Sequence[int], num_layers: int) -> tuple[int, ...]:

@@ -19,6 +19,26 @@ PACKAGE = Path(eplb_np.__file__).parent
 TESTS = Path(__file__).parent
 TIMEOUT = 300  # seconds; a subprocess may have to compile everything on a busy machine
 
+READ = """
+import resource, time
+{imports}
+
+room = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (1 << 30)
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+start = time.process_time()
+try:
+    print("read", {read}({path!r}))
+except (ValueError, OSError) as error:
+    assert "\\n" not in str(error) and {path!r} in str(error), error
+    print("refused in", time.process_time() - start, "s:", error)
+"""
+PUBLIC_READERS = """
+import eplb_np, numba
+from eplb_np import Plan, Rebalancer
+from eplb_np.io.loads import read_loads
+"""
+
 needs_jit = pytest.mark.skipif(not JIT, reason="NUMBA_DISABLE_JIT is set")
 
 
@@ -59,7 +79,12 @@ def run_python(
     *args: str, package: Path = PACKAGE, cwd: Path | None = None, **env: str | None
 ) -> subprocess.CompletedProcess[str]:
     """Run a fresh Python on this package; ``env`` is added, or removed where it is None."""
-    folders = [package.parent, TESTS, TESTS / "reference"]  # the last two as for pytest itself
+    folders = [
+        package.parent,
+        TESTS,
+        TESTS / "reference",
+        TESTS / "samples",
+    ]  # as for pytest itself
     changed = {"PYTHONPATH": os.pathsep.join(map(str, folders)), **env}
     environment = {k: v for k, v in {**os.environ, **changed}.items() if v is not None}
     return subprocess.run(
@@ -94,3 +119,17 @@ def with_load(layer: int, expert: int, value: object, shape: tuple[int, int] = (
     load = np.arange(1.0, 1 + shape[0] * shape[1]).reshape(shape)
     load[layer, expert] = value
     return load
+
+
+def said_of(read: str, path: Path, imports: str = PUBLIC_READERS) -> str:
+    """What a process says of a file that may only use 1 GB more than it has to read it."""
+    return output_of(READ.format(read=read, path=str(path), imports=imports))
+
+
+def refusal(read: str, path: Path, imports: str = PUBLIC_READERS) -> str:
+    """As `said_of`, of a file that is refused within 2 s."""
+    said = said_of(read, path, imports)
+    word, _, seconds, *_ = said.split()
+    assert word == "refused", said
+    assert float(seconds) < 2, said
+    return said

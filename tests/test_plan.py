@@ -173,3 +173,30 @@ def test_slots_of_gpus_that_are_gone_are_empty():
     filled[0, 4] = 1
     with refused("phy2log[0, 4] = 1", "not active in the topology"):
         Plan(filled, np.where(filled == 1, [0, 1, 0, -1, 1, -1, 0, 1, -1], phyrank), topology, "x")
+
+
+MEASURES = {
+    "gpu_load": Plan.gpu_load,
+    "gpu_load, best split": lambda plan, load: plan.gpu_load(load, split="best"),
+    "gpu_time": Plan.gpu_time,
+    "balancedness": Plan.balancedness,
+    "crossing": Plan.crossing,
+    "replica_balancedness": Plan.replica_balancedness,
+    "lower_bound": Plan.lower_bound,
+    "weighted_log2phy": Plan.weighted_log2phy,
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_load_with_a_row_for_every_layer_is_measured_too(name):
+    rows = np.random.default_rng(1).integers(1, 50, (2, 6))
+    plan = make_plan(rows, num_replicas=8, num_gpus=2, moe_layer_ids=[1, 3])
+    model = np.zeros((5, 6), rows.dtype)
+    model[[1, 3]] = rows
+    measure = MEASURES[name]
+    np.testing.assert_array_equal(measure(plan, model), measure(plan, rows))
+    model[4, 2] = 1
+    with refused("layer 4 has load", "2 planned layers"):
+        measure(plan, model)
+    with refused("(3, 6)", "2 planned layers", "layer 3"):
+        measure(plan, model[:3])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import eplb_np
 from eplb_np import workloads
-from eplb_np.io.loads import read_loads, select_moe_layers
+from eplb_np.io import read_loads
 from eplb_np.stages.priority_queue.cpu import num_leaves
 from eplb_np.stages.replication.cpu import allocate_replicas, donor_fixup
 from eplb_np.stages.replication.decisions import tail_length
@@ -139,7 +139,8 @@ def read_or_make(paths: Sequence[str]) -> list[Load]:
     """Read the MoE layers of the files, or make the load that ships with the package."""
     if paths:
         return [read_loads(path).load for path in paths]
-    return [select_moe_layers(workloads.deepseek_v3_load(seed=0).astype(np.float64)).load]
+    load = workloads.deepseek_v3_load(seed=0).astype(np.float64)
+    return [load[load.any(axis=1)]]
 
 
 if __name__ == "__main__":

@@ -65,12 +65,16 @@ class ArchiveFormat(NamedTuple):
         suffix = suffix_of(path, self.suffixes)
         with reading(path, self.complaint):
             with open_regular(path) as file:
-                if suffix == ".json":
-                    content = read_json(file, self.tables)
-                    self._check(content, content)
-                else:
-                    content = self._read_npz(Archive(file))
+                content = self.read(file, as_json=suffix == ".json")
             yield content
+
+    def read(self, file: BinaryIO, *, as_json: bool) -> dict[str, Any]:
+        """Read header and arrays of an open file."""
+        if not as_json:
+            return self._read_npz(Archive(file))
+        content = read_json(file, self.tables)
+        self._check(content, content)
+        return content
 
     def _read_npz(self, archive: Archive) -> dict[str, Any]:
         if "header" not in archive.members:

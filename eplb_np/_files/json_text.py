@@ -7,14 +7,15 @@ whatever is no table is short.
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from eplb_np._files.reading import size_of
 
 LARGEST_JSON = 1 << 28
 """Bytes of a file."""
@@ -22,7 +23,7 @@ LARGEST_JSON = 1 << 28
 LARGEST_UNICODE = 1 << 26
 """The same, unless it is ASCII: Python takes up to four bytes for each character."""
 
-LONGEST_REST = 1 << 22
+LONGEST_REST = 1 << 23
 """Characters of all values that are not tables, together."""
 
 MOST_ROWS = 1 << 17
@@ -42,9 +43,22 @@ NEXT_STEP = re.compile(r"[ \t\n\r]*\][ \t\n\r]*,[ \t\n\r]*\[[ \t\n\r]*(?=\[)")
 CLOSING = {axes: re.compile(r"[ \t\n\r]*\]" * (axes - 1)) for axes in (2, 3)}
 
 
+class Limits(NamedTuple):
+    """How much of a text is no table of numbers."""
+
+    keys: int = MOST_KEYS
+    all_values: int = LONGEST_REST
+    value: int = LONGEST_REST
+
+
 def read_json(file: BinaryIO, tables: Collection[str]) -> dict[str, Any]:
     """Read a JSON object. Its ``tables``, with two or three axes, become arrays of numbers."""
-    size = os.fstat(file.fileno()).st_size
+    return parse_json(read_text(file), tables)
+
+
+def read_text(file: BinaryIO) -> str:
+    """Read a text of any of the encodings that JSON may have."""
+    size = size_of(file)
     if size > LARGEST_JSON:
         raise ValueError(
             f"it has {size / 2**20:,.0f} MiB, more than the {LARGEST_JSON >> 20} MiB of JSON that "
@@ -55,15 +69,33 @@ def read_json(file: BinaryIO, tables: Collection[str]) -> dict[str, Any]:
         raise ValueError(
             f"it has more than {LARGEST_UNICODE >> 20} MiB, and characters that are not ASCII"
         )
-    text = content.decode(json.detect_encoding(content))
-    del content
-    return parse_json(text, tables)
+    return content.decode(json.detect_encoding(content))
+
+
+def parse_table(text: str) -> NDArray[Any]:
+    """Return an array from a JSON list that is a table with two or three axes."""
+    parser = _Parser(text, Limits())
+    table, place = parser.table_or_value(parser.skip(0), wanted=True)
+    parser.end(place)
+    if not isinstance(table, np.ndarray):
+        raise ValueError(
+            f"it holds a JSON {type(table).__name__}, not a table of numbers: give a list of rows"
+        )
+    return table
 
 
 def parse_json(text: str, tables: Collection[str] = ()) -> dict[str, Any]:
     """As `read_json`, from a text."""
-    parser = _Parser(text)
-    found: dict[str, Any] = {}
+    return dict(members(text, tables))
+
+
+def members(
+    text: str, tables: Collection[str] = (), limits: Limits | None = None
+) -> Iterator[tuple[str, Any]]:
+    """Yield keys and values of an object as they are read; otherwise as `parse_json`."""
+    limits = limits or Limits()
+    parser = _Parser(text, limits)
+    found: set[str] = set()
     place = parser.skip(0)
     if text[place : place + 1] != "{":
         value, place = parser.value(place)
@@ -71,29 +103,32 @@ def parse_json(text: str, tables: Collection[str] = ()) -> dict[str, Any]:
     place = parser.skip(place + 1)
     if text[place : place + 1] == "}":
         parser.end(place + 1)
-        return found
+        return
     while True:
         parser.expect(place, '"')
         name, place = scanstring(text, place + 1, True)
         if name in found:
             raise ValueError(f"it has the key {name!r} twice")
-        if len(found) == MOST_KEYS:
-            raise ValueError(f"it has more than {MOST_KEYS} keys")
+        if len(found) == limits.keys:
+            raise ValueError(f"it has more than {limits.keys} keys")
+        found.add(name)
         place = parser.skip(parser.expect(parser.skip(place), ":"))
-        found[name], place = parser.table_or_value(place, name in tables)
+        value, place = parser.table_or_value(place, name in tables)
+        yield name, value
         place = parser.skip(place)
         if text[place : place + 1] == "}":
             parser.end(place + 1)
-            return found
+            return
         place = parser.skip(parser.expect(place, ","))
 
 
 class _Parser:
     """Reads values from a text, at a place, and says where they end."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, limits: Limits) -> None:
         self._text = text
-        self._rest = LONGEST_REST
+        self._limits = limits
+        self._rest = limits.all_values
         self._decoder: Any = json.JSONDecoder(object_pairs_hook=_unique)
 
     def skip(self, place: int) -> int:
@@ -107,7 +142,7 @@ class _Parser:
 
     def end(self, place: int) -> None:
         if self.skip(place) != len(self._text):
-            raise ValueError(f"more data follows the object, at character {place}")
+            raise ValueError(f"more data follows its end, at character {place}")
 
     def table_or_value(self, place: int, wanted: bool) -> tuple[Any, int]:
         opening = OPENING.match(self._text, place)
@@ -123,7 +158,7 @@ class _Parser:
         """Read a value that is short enough to be anything."""
         size = SHORT_VALUE
         while True:
-            size = min(size, self._rest)
+            size = min(size, self._rest, self._limits.value)
             part = self._text[place : place + size]
             cut = place + size < len(self._text)
             try:
@@ -135,9 +170,12 @@ class _Parser:
             if length < size or not cut:  # a number could go on behind the end
                 self._rest -= length
                 return value, place + length
+            if size == self._limits.value < self._rest:
+                raise ValueError(f"the value at character {place} has more than {size} characters")
             if size == self._rest:
                 raise ValueError(
-                    f"it has more than {LONGEST_REST >> 20} MiB that are no tables of numbers"
+                    f"it has more than {self._limits.all_values >> 20} MiB that are no tables of "
+                    "numbers"
                 )
             size *= 64
 

@@ -6,33 +6,32 @@ A few bytes can declare any size, and a compressed megabyte can unpack to a giga
 from __future__ import annotations
 
 import math
-import os
 import re
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, NamedTuple
+from io import BufferedIOBase
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eplb_np._files.reading import size_of
+from eplb_np._files.zip_files import ZipArchive
+
 LARGEST_ARRAYS = 1 << 29
 """Bytes of arrays that are read: a second's work. Compressed, or sparse, a file has less."""
-
-LARGEST_DIRECTORY = 1 << 20
-"""Bytes of the list of an archive's arrays."""
 
 PIECE = 1 << 20
 
 LAST_CHARACTER = 0x10FFFF
+
+MOST_AXES = 8
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 1 << 12
 DESCR = re.compile(r"'descr'\s*:\s*'([<>|=]?[biufcmMOSUV?]\d{0,9})'")
 ORDER = re.compile(r"'fortran_order'\s*:\s*(True|False)")
 SHAPE = re.compile(r"'shape'\s*:\s*\(([\d,\s]*)\)")
-END_OF_DIRECTORY = b"PK\5\6"
-DIRECTORY_64 = b"PK\6\7"
 
 
 class StoredArray:
@@ -41,23 +40,17 @@ class StoredArray:
     def __init__(self, file: BinaryIO, size: int) -> None:
         """Read the header; ``size`` is how many bytes the file has in all."""
         self._file = file
-        header, length = _read_header(file)
-        found = [pattern.search(header) for pattern in (DESCR, ORDER, SHAPE)]
-        if not all(found):
-            raise ValueError(f"its header {header.strip()[:100]!r} is not that of plain numbers")
-        descr, order, shape = (match.group(1) for match in found if match is not None)
-        self.dtype = np.dtype(descr)
-        self.shape = tuple(int(axis) for axis in shape.split(",") if axis.strip())
-        self.fortran_order = order == "True"
+        self.dtype, self.shape, self.fortran_order, length = read_header(file)
         if self.dtype.hasobject:
             raise ValueError("it holds Python objects, which are not loaded (allow_pickle=False)")
         self.size = math.prod(self.shape) * self.dtype.itemsize
+        self.left = self.size  # bytes that have not been read yet
         if length + self.size > size:
             raise ValueError(
                 f"it declares an array of shape {self.shape} and dtype {self.dtype}, of "
                 f"{self.size} bytes, but has {size - length} bytes of data"
             )
-        if len(self.shape) > 8:
+        if len(self.shape) > MOST_AXES:
             raise ValueError(f"it declares an array of {len(self.shape)} axes")
 
     def read(self) -> NDArray[np.generic]:
@@ -85,17 +78,31 @@ class StoredArray:
             yield self._values(memory[: count * row]).reshape(count, *self.shape[1:])
 
     def _values(self, memory: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """Fill memory piece by piece: zipfile joins long reads at a square cost."""
-        for start in range(0, len(memory), PIECE):
-            part = memory[start : start + PIECE]
-            piece = self._file.read(len(part))
-            if len(piece) < len(part):
-                raise ValueError("it ends before its data does")
-            part[:] = np.frombuffer(piece, np.uint8)
+        fill(memory, self._file)
+        self.left -= len(memory)
         return memory.view(self.dtype)
 
 
-def _read_header(file: BinaryIO) -> tuple[str, int]:
+def fill(memory: NDArray[np.uint8], file: BinaryIO) -> None:
+    """Read into memory piece by piece: zipfile joins long reads at a square cost."""
+    source = cast(BufferedIOBase, file)
+    for start in range(0, len(memory), PIECE):
+        part = memory[start : start + PIECE]
+        if source.readinto(part.data) < len(part):
+            raise ValueError("it ends before its data does")
+
+
+class Header(NamedTuple):
+    """What an array's header declares, and how many bytes it takes."""
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    fortran_order: bool
+    length: int
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Read the header of an array, up to its data. Its dtype may be that of Python objects."""
     start = file.read(len(MAGIC) + 2)
     if start[: len(MAGIC)] != MAGIC or start[len(MAGIC) :] not in (b"\1\0", b"\2\0"):
         raise ValueError("it is not in NumPy's format for an array of numbers (.npy)")
@@ -103,16 +110,20 @@ def _read_header(file: BinaryIO) -> tuple[str, int]:
     length = int.from_bytes(file.read(width), "little")
     if length > LONGEST_HEADER:
         raise ValueError(f"its header has {length} bytes")
-    header = file.read(length)
-    if len(header) < length:
+    text = file.read(length).decode("latin-1")
+    if len(text) < length:
         raise ValueError("it ends in its header")
-    return header.decode("latin-1"), len(start) + width + length
+    found = [pattern.search(text) for pattern in (DESCR, ORDER, SHAPE)]
+    if not all(found):
+        raise ValueError(f"its header {text.strip()[:100]!r} is not that of plain numbers")
+    descr, order, axes = (match.group(1) for match in found if match is not None)
+    shape = tuple(int(axis) for axis in axes.split(",") if axis.strip())
+    return Header(np.dtype(descr), shape, order == "True", len(start) + width + length)
 
 
 def open_npy(file: BinaryIO) -> StoredArray:
     """Read the header of a ``.npy`` file."""
-    size = os.fstat(file.fileno()).st_size
-    array = StoredArray(file, size)
+    array = StoredArray(file, size_of(file))
     if array.size > LARGEST_ARRAYS:
         raise ValueError(
             f"it holds {array.size / 2**20:,.0f} MiB, more than the {LARGEST_ARRAYS >> 20} MiB "
@@ -121,58 +132,18 @@ def open_npy(file: BinaryIO) -> StoredArray:
     return array
 
 
-class Member(NamedTuple):
-    """What an archive's list says of one of its arrays."""
-
-    entry: zipfile.ZipInfo
-    size: int
-
-
-class Archive:
+class Archive(ZipArchive):
     """A ``.npz`` file whose list of arrays has been read and checked."""
 
     def __init__(self, file: BinaryIO) -> None:
-        _check_directory(file)
-        self._zip = zipfile.ZipFile(file)
-        self.members: dict[str, Member] = {}
-        for entry in self._zip.infolist():
-            name = entry.filename.removesuffix(".npy")
-            if name in self.members:
-                raise ValueError(f"it holds the array {name!r} twice")
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"its array {name!r} is compressed in a way that is not read")
-            self.members[name] = Member(entry, entry.file_size)
-
-    def check_size(self, names: Iterable[str], most: int, why: str) -> None:
-        """Raise ``ValueError`` if these arrays together unpack to more than ``most`` bytes."""
-        size = sum(self.members[name].size for name in names)
-        if size > most:
-            raise ValueError(f"it declares {size:,} bytes of arrays, more than {why}: {most:,}")
+        super().__init__(file, ".npz", ".npy")
 
     @contextmanager
     def array(self, name: str) -> Iterator[StoredArray]:
         """Open an array, and read its header."""
-        entry, size = self.members[name]
-        if entry.compress_type == zipfile.ZIP_STORED and size > entry.compress_size:
-            raise ValueError(f"its array {name!r} declares a size that it cannot have")
-        self.check_size([name], LARGEST_ARRAYS, "are read")
-        with self._zip.open(entry) as file:
-            stored = StoredArray(file, size)  # type: ignore[arg-type]
+        with self.open(name) as file:
+            self.check_size([name], LARGEST_ARRAYS, "are read")
+            stored = StoredArray(file, self.members[name].file_size)
             yield stored
-            if file.read(1):
+            if stored.left == 0 and file.read(1):
                 raise ValueError(f"its array {name!r} is followed by more data")
-
-
-def _check_directory(file: BinaryIO) -> None:
-    """Refuse archives whose list of arrays alone takes time and memory."""
-    size = os.fstat(file.fileno()).st_size
-    file.seek(max(0, size - (1 << 16) - 22))
-    tail = file.read()
-    end = tail.rfind(END_OF_DIRECTORY)
-    if end < 0 or len(tail) < end + 22:
-        raise ValueError("it is not an .npz archive")
-    if int.from_bytes(tail[end + 12 : end + 16], "little") > LARGEST_DIRECTORY:
-        raise ValueError("its list of arrays is too long for one")
-    if tail[max(0, end - 20) : end].startswith(DIRECTORY_64):
-        raise ValueError("its list of arrays is in a form for archives of more than 4 GiB")
-    file.seek(0)

@@ -24,7 +24,7 @@ def reading(path: str | os.PathLike[str], complaint: str = "") -> Iterator[None]
 
     Damaged files make parsers raise almost anything: ``zlib.error``, ``NotImplementedError``,
     ``TokenError``, ``RecursionError``, ``MemoryError``. A missing file remains a
-    ``FileNotFoundError``.
+    ``FileNotFoundError``. An error about a file in a folder names that file only.
     """
     try:
         yield
@@ -32,8 +32,11 @@ def reading(path: str | os.PathLike[str], complaint: str = "") -> Iterator[None]
         raise
     except OSError as error:
         raise ValueError(f"{printable(path)}: {error.strerror or printable_error(error)}") from None
-    except Exception as error:  # noqa: BLE001 - see above
-        raise ValueError(f"{printable(path)}{complaint}: {printable_error(error)}") from None
+    except Exception as error:
+        said = printable_error(error)
+        if said.startswith(f"{printable(path)}{os.sep}"):  # about a file in this folder
+            raise
+        raise ValueError(f"{printable(path)}{complaint}: {said}") from None
 
 
 def printable_error(error: Exception) -> str:
@@ -89,3 +92,11 @@ def suffix_of(path: str | os.PathLike[str], known: tuple[str, ...]) -> str:
             f"{printable(path)}: unknown file suffix {suffix!r}: use one of {', '.join(known)}"
         )
     return suffix
+
+
+def size_of(file: BinaryIO) -> int:
+    """Return how many bytes a file has, of any kind that can seek, and leave it where it is."""
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    return size

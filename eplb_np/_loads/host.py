@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -83,6 +83,33 @@ def check_not_empty(shape: tuple[int, ...], name: str) -> None:
         raise ValueError(
             f"{name} has shape {shape}, so it is empty: give at least one entry on every axis"
         )
+
+
+def of_layers(load: ArrayLike, layer_ids: Sequence[int], name: str) -> NDArray[np.generic]:
+    """Return the rows [L, E] of some layers, if ``load`` has a row for each layer of the model.
+
+    It has if it has more rows than there are ids. The others must be zero, as those of dense layers
+    are. Anything else is returned as it is.
+    """
+    given = as_array(load, name)
+    if given.ndim != 2 or len(given) <= len(layer_ids):
+        return given
+    if len(given) <= layer_ids[-1]:
+        raise ValueError(
+            f"{name} has shape {given.shape}, so it has neither a row for each of the "
+            f"{len(layer_ids)} planned layers, nor one for each layer of a model with layer "
+            f"{layer_ids[-1]}: give one of the two"
+        )
+    rows = list(layer_ids)
+    others: Any = given.astype(bool).any(axis=1)
+    others[rows] = False
+    if others.any():
+        raise ValueError(
+            f"{name} has {given.shape[0]} rows, and layer {int(others.argmax())} has load, but the "
+            f"{len(rows)} planned layers do not include it: give their rows only, or zeros "
+            "in all others"
+        )
+    return given[rows]
 
 
 def as_history(load: ArrayLike, name: str) -> NDArray[np.float32]:

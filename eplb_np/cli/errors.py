@@ -26,7 +26,10 @@ class OneLineError(click.ClickException):
 
 @contextlib.contextmanager
 def one_line(exit_code: int = BAD_INPUT, about: Path | None = None) -> Iterator[None]:
-    """Turn the errors of bad input, and of files, into a `OneLineError`, about a file."""
+    """Turn the errors of bad input, and of files, into a `OneLineError`.
+
+    ``exit_code`` is that of errors of the system. Bad input is about the file ``about``.
+    """
     try:
         yield
     except OSError as error:
@@ -36,7 +39,7 @@ def one_line(exit_code: int = BAD_INPUT, about: Path | None = None) -> Iterator[
         raise OneLineError(said, exit_code) from None
     except (ValueError, MemoryError) as error:
         where = "" if about is None else f"{printable(about)}: "
-        raise OneLineError(f"{where}{printable_error(error)}", exit_code) from None
+        raise OneLineError(f"{where}{printable_error(error)}") from None
 
 
 def exit_code_of(command: click.Command, name: str) -> int:

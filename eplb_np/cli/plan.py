@@ -7,20 +7,20 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from eplb_np import workloads
-from eplb_np._files.reading import printable, suffix_of
-from eplb_np._files.targets import check_not_read_from, target_of
+from eplb_np._files.reading import printable
+from eplb_np._files.targets import check_not_read_from
 from eplb_np.cli.errors import NOT_WRITTEN, one_line
-from eplb_np.io.loads import RecordedLoad, read_loads, select_moe_layers
+from eplb_np.io import RecordedLoads, WrittenPlan, read_loads, write_plan
+from eplb_np.io.plans import check_writable
+from eplb_np.io.recorded import Recording, recorded_loads
 from eplb_np.metrics import balancedness, layer_balancedness
-from eplb_np.plan import PLAN_FILE, Plan
+from eplb_np.plan import Plan
 from eplb_np.planning import in_order_plan, make_plan
 from eplb_np.policies import POLICIES, PolicyName, check_policy
 from eplb_np.topology import Topology
@@ -33,6 +33,9 @@ class Summary:
     """Results that the plan command prints, as a table or as JSON."""
 
     loads: str
+    format: str
+    num_steps: int
+    forecast: bool
     num_layers: int
     moe_layer_ids: list[int]
     dense_layer_ids: list[int]
@@ -52,6 +55,9 @@ class Summary:
     kernels_ready_seconds: float
     plan_seconds: float
     output: str | None
+    output_format: str | None
+    start: str | None
+    notes: list[str]
 
 
 def _known_policy(context: click.Context, option: click.Parameter, name: str) -> str:
@@ -77,44 +83,64 @@ def _known_policy(context: click.Context, option: click.Parameter, name: str) ->
     callback=_known_policy,
     shell_complete=lambda context, option, typed: [p for p in POLICIES if p.startswith(typed)],
 )
+@click.option("--format", "format_name", help="Format of LOADS.  [default: told by its content]")
+@click.option(
+    "--in-order/--summed",
+    default=None,
+    help="Whether the steps of LOADS are in order, and forecast from.  [default: as the format is]",
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, readable=False),
-    help="Plan file: .json or .npz.",
+    help="Plan file to write.",
+)
+@click.option("--to", "output_format", default="eplb_np", show_default=True, help="Its format.")
+@click.option(
+    "--hidden-layers",
+    type=int,
+    help="Decoder layers of the model, dense ones too.  [default: as many as LOADS has]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def plan_loads(
+def plan_loads(  # noqa: PLR0913
     loads: Path | None,
     replicas: int,
     gpus: int,
     nodes: int,
     groups: int,
     policy: PolicyName,
+    format_name: str | None,
+    in_order: bool | None,
     output: Path | None,
+    output_format: str,
+    hidden_layers: int | None,
     as_json: bool,
 ) -> None:
     """Plan the MoE layers of LOADS, and print their balance before and after.
 
-    LOADS is a .json ({"logical_count": ...}), .npy or .npz file with an array [layers, experts]
-    or [steps, layers, experts]; steps are summed. Layers of zeros are dense, and are left out.
-    Without LOADS, the command plans a synthetic load like DeepSeek-V3's.
+    LOADS is a file or folder that a serving engine recorded, or a table [layers, experts] or
+    [steps, layers, experts] of any common kind. Layers of zeros are dense, and are left out. From
+    steps in order the next one is forecast; other steps are summed. Without LOADS, the command
+    plans a synthetic load like DeepSeek-V3's.
 
     Exit codes: 0, done; 1, the output could not be written; 2, bad input or options; 130, stopped
     by Ctrl-C. Errors are one line on standard error.
     """
     with one_line():
         if output is not None:
-            suffix_of(output, PLAN_FILE.suffixes)
-            target_of(output)
+            check_writable(output, output_format, 0, hidden_layers or 1)
             if loads is not None:
                 check_not_read_from(output, loads)
-        recorded = read_loads(loads) if loads else select_moe_layers(shipped_load())
+        recorded = read_loads(loads, format_name, in_order=in_order) if loads else shipped_loads()
+        if hidden_layers is None:
+            hidden_layers = recorded.num_hidden_layers
+        if output is not None:
+            check_writable(output, output_format, recorded.moe_layer_ids[-1], hidden_layers)
     with one_line(about=loads):
         topology = Topology(recorded.load.shape[1], replicas, gpus, nodes, groups)
         plan = partial(
             make_plan,
-            recorded.load,
+            recorded.windows,
             topology,
             policy=policy,
             moe_layer_ids=recorded.moe_layer_ids,
@@ -124,11 +150,12 @@ def plan_loads(
         ready = time.perf_counter()
         made = plan()
         done = time.perf_counter()
+    written = None
     if output is not None:
-        with one_line(NOT_WRITTEN):
-            made.save(output)
+        with one_line(NOT_WRITTEN, about=output):
+            written = write_plan(made, output, output_format, num_hidden_layers=hidden_layers)
     summary = summarize(
-        made, recorded, str(loads) if loads else SHIPPED, ready - start, done - ready, output
+        made, recorded, str(loads) if loads else SHIPPED, ready - start, done - ready, written
     )
     if as_json:
         click.echo(json.dumps(asdict(summary)))
@@ -136,18 +163,19 @@ def plan_loads(
         print_summary(summary)
 
 
-def shipped_load() -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Load to plan if none is given; its dense layers are zero, as in recordings."""
-    return workloads.deepseek_v3_load(seed=0).astype(np.float64)
+def shipped_loads() -> RecordedLoads:
+    """Make loads to plan if none are given; dense layers are zero, as in recordings."""
+    counts = workloads.deepseek_v3_load(seed=0)
+    return recorded_loads(Recording(counts, in_order=True, every_layer=True))
 
 
 def summarize(
     made: Plan,
-    recorded: RecordedLoad,
+    recorded: RecordedLoads,
     loads: str,
     kernels_ready_seconds: float,
     plan_seconds: float,
-    output: Path | None,
+    written: WrittenPlan | None,
 ) -> Summary:
     """Measure a plan under the load that it was made from."""
     load = recorded.load
@@ -159,6 +187,9 @@ def summarize(
     mean = float(gpu_load.mean(axis=1).sum())
     return Summary(
         loads=loads,
+        format=recorded.format,
+        num_steps=recorded.num_steps,
+        forecast=recorded.steps is not None,
         num_layers=made.num_layers,
         moe_layer_ids=recorded.moe_layer_ids,
         dense_layer_ids=recorded.dense_layer_ids,
@@ -177,7 +208,10 @@ def summarize(
         worst_layer_balancedness=float(by_layer[worst]),
         kernels_ready_seconds=kernels_ready_seconds,
         plan_seconds=plan_seconds,
-        output=None if output is None else str(output),
+        output=None if written is None else str(written.path),
+        output_format=None if written is None else written.format,
+        start=None if written is None else written.start,
+        notes=[*recorded.notes, *(() if written is None else written.notes)],
     )
 
 
@@ -193,8 +227,12 @@ def print_summary(summary: Summary) -> None:
     most = f"{summary.replicas_per_gpu}"
     if summary.num_replicas % summary.num_gpus:
         most = f"{summary.num_replicas // summary.num_gpus} or {most}"
+    steps = "one step" if summary.num_steps == 1 else f"{summary.num_steps} steps, summed"
+    if summary.forecast:
+        steps = f"{summary.num_steps} steps in order, from which the next one is forecast"
     rows = {
-        "loads": printable(summary.loads),
+        "loads": printable(summary.loads) + (f" ({summary.format})" if summary.format else ""),
+        "steps": steps,
         "layers": layers,
         "deployment": (
             f"{summary.num_experts} experts in {summary.num_replicas} slots on "
@@ -216,6 +254,10 @@ def print_summary(summary: Summary) -> None:
         rows["policy"] += f" ({summary.num_nodes} nodes do not divide {summary.num_groups} groups)"
     if summary.output:
         rows["written to"] = printable(summary.output)
+    if summary.start:
+        rows["start with"] = printable(summary.start)
     for name, text in rows.items():
         table.add_row(name, text)
+    for note in summary.notes:
+        table.add_row("note", printable(note))
     Console(soft_wrap=True, markup=False, emoji=False).print(table)

@@ -1,145 +1,205 @@
-"""Read recorded loads from ``.json``, ``.npy`` and ``.npz`` files."""
+"""`read_loads` and `write_loads`: recorded loads in the files of serving engines."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable
-from typing import BinaryIO, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eplb_np._arguments import LARGEST_SIZE, LARGEST_TOTAL
-from eplb_np._files.json_text import read_json
-from eplb_np._files.numpy_files import Archive, StoredArray, open_npy
-from eplb_np._files.reading import open_regular, reading, suffix_of
-from eplb_np._loads.host import as_array, check_loads
+from eplb_np._arguments import as_size, check_is
+from eplb_np._files.reading import as_path, printable, suffix_of
+from eplb_np.io.contents import opened
+from eplb_np.io.formats import check_format, find_format
+from eplb_np.io.recorded import Asked, RecordedLoads, check_shape, recorded_loads
+from eplb_np.plan import Plan
 
-KEY = "logical_count"
-SUFFIXES = (".json", ".npy", ".npz")
-
-LARGEST_STEP = 1 << 24
-"""Loads of one step, over all layers and experts."""
-
-LARGEST_RECORDING = 1 << 27
-"""Loads of all steps: that zeros are no loads shows at their end only, but within a second."""
-
-BLOCK_BYTES = 1 << 23
-"""Bytes of the steps that are read and summed at a time."""
+LARGEST_EXACT = 2.0**53
+"""Integers up to here are written as integers: floats hold them exactly."""
 
 
-class RecordedLoad(NamedTuple):
-    """Loads of a model's MoE layers, and the ids of these layers in the model."""
+class WrittenLoads(NamedTuple):
+    """What `write_loads` wrote, and how an engine's own planner is fed with it."""
 
-    load: NDArray[np.float64]
-    """[L, E] float64, the MoE layers only, summed over steps."""
-    moe_layer_ids: list[int]
-    """[L], id in the model of each MoE layer, ascending."""
-    dense_layer_ids: list[int]
-    """Ids of the layers whose recorded load is all zero: dense layers, which are not planned."""
+    path: Path
+    format: str
+    start: str
 
 
-def read_loads(path: str | os.PathLike[str]) -> RecordedLoad:
-    """Read loads ``[layers, experts]``, or ``[steps, layers, experts]``, which are summed.
+def read_loads(
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    in_order: bool | None = None,
+    moe_layer_ids: Sequence[int] | None = None,
+    current: Plan | None = None,
+    num_ranks: int | None = None,
+    num_experts: int | None = None,
+) -> RecordedLoads:
+    """Read the loads that a serving engine, a trainer or a script recorded.
 
-    A JSON file holds an object with the key ``logical_count``. An ``.npz`` file holds an array of
-    that name, or a single array. Anything else raises a one-line ``ValueError``, soon: sizes are
-    checked before anything is unpacked. At most 256 MiB of JSON or 512 MiB of arrays are
-    read, with at most 2**27 loads, and 2**24 in a step.
+    Parameters
+    ----------
+    path : path-like
+        A file, which gzip may have packed, or a folder of files of one recording.
+    format : str, optional
+        Name of the format, one of `FORMATS`. By default it is recognised by the content; names of
+        files play no part. LMDeploy's list must be named: else it is one of plain JSON.
+    in_order : bool, optional
+        Whether the steps are in order, oldest first. By default as the format says: many engines
+        record into a ring, whose start is not known.
+    moe_layer_ids : sequence of int, optional
+        Ids in the model of the rows' layers, ascending, if the file does not say them. By default
+        the rows are the layers from 0 on, and those without load are dense.
+    current : Plan, optional
+        The plan that was in use, if the file holds counts of physical experts without their map.
+        Counts are added up over the slots of each logical expert.
+    num_ranks : int, optional
+        How many ranks wrote files, so that the last ones cannot be missing unnoticed.
+    num_experts : int, optional
+        Logical experts of the model, for formats that do not say how ranks share them, or leave
+        out those without load.
+
+    Returns
+    -------
+    RecordedLoads
+        The loads [L, E] of the MoE layers, the steps if their order is known, and the ids of the
+        layers.
+
+    Raises
+    ------
+    ValueError
+        If it is no file of loads, a rank is missing, loads are negative, NaN or infinite, all are
+        zero, or a declared size is beyond what is read: 512 MiB of arrays, 256 MiB of JSON,
+        64 MiB of other text, 128 MiB unpacked by gzip, 2**27 loads, or 2**24 in a step. The
+        message is one line, begins with the path, and comes before anything large is unpacked.
+        Nothing in a file is ever run.
+    FileNotFoundError
+        If there is no such file.
+
+    Notes
+    -----
+    O(S L E) for S steps. Steps without load are left out. The loads of ranks are added up or put
+    side by side, as the format means it.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from eplb_np.io import read_loads
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "loads.json"
+    ...     size = file.write_text('{"logical_count": [[0, 0, 0], [5, 1, 3]]}')
+    ...     loads = read_loads(file)
+    >>> loads.load
+    array([[5., 1., 3.]])
+    >>> loads.format, loads.moe_layer_ids, loads.dense_layer_ids
+    ('sglang', [1], [0])
     """
-    suffix = suffix_of(path, SUFFIXES)
-    with reading(path), open_regular(path) as file:
-        if suffix == ".json":
-            values = _read_json(file)
-            total = _sum_steps(values.shape, [values])
-        elif suffix == ".npy":
-            total = _sum_array(open_npy(file))
-        else:
-            archive = Archive(file)
-            with archive.array(_name_in(archive)) as stored:
-                total = _sum_array(stored)
-        return select_moe_layers(total)
-
-
-def select_moe_layers(load: NDArray[np.float64]) -> RecordedLoad:
-    """Separate the MoE layers of ``load`` [layers, experts] from the dense ones, which are zero."""
-    is_dense = (load == 0).all(axis=1)
-    if is_dense.all():
-        raise ValueError(
-            f"{KEY}: all {len(load)} layers are zero, so there is no MoE layer to plan: "
-            "give loads of at least one"
+    if current is not None:
+        check_is("current", current, Plan, "give the plan in use, or read it with read_plan")
+    asked = Asked(
+        None if num_ranks is None else as_size("num_ranks", num_ranks),
+        None if num_experts is None else as_size("num_experts", num_experts),
+    )
+    with opened(path) as contents:
+        name, row = find_format(contents, format, "reads_loads")
+        found = row.member("read_loads")(contents, asked)
+        loads = recorded_loads(
+            found, in_order=in_order, moe_layer_ids=moe_layer_ids, current=current
         )
-    moe = np.flatnonzero(~is_dense)
-    return RecordedLoad(load[moe], moe.tolist(), np.flatnonzero(is_dense).tolist())
+        if num_experts not in (None, loads.load.shape[1]):
+            raise ValueError(
+                f"it has loads of {loads.load.shape[1]} experts, but num_experts={num_experts}: if "
+                "they are of slots, give the plan in use as current"
+            )
+    return replace(loads, format=name, source=f"{printable(path)}: {row.title}")
 
 
-def _sum_array(stored: StoredArray) -> NDArray[np.float64]:
-    as_array(np.empty(0, stored.dtype), KEY)  # refuses what is not a real number type
-    _check_shape(stored.shape)
-    if len(stored.shape) == 2:
-        return _sum_steps(stored.shape, [stored.read()])
-    return _sum_steps(stored.shape, stored.blocks(BLOCK_BYTES))
+def write_loads(
+    loads: RecordedLoads,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    num_hidden_layers: int | None = None,
+) -> WrittenLoads:
+    r"""Write loads for a serving engine that plans from a file of them.
+
+    Parameters
+    ----------
+    loads : RecordedLoads
+        What `read_loads` found. The sum over its steps is written.
+    path : path-like
+        A ``.json`` file. As in `Plan.save`, it is replaced as a whole or left as it was.
+    format : {"lmdeploy", "sglang"}
+        Name of the format.
+    num_hidden_layers : int, optional
+        Decoder layers of the model, dense ones included, without draft layers. Needed unless
+        the recording said it.
+
+    Returns
+    -------
+    WrittenLoads
+        The file, and how the engine is started with it.
+
+    Raises
+    ------
+    ValueError
+        If the format or the suffix is unknown, or the number of layers is missing or does not fit
+        the loads.
+    FileNotFoundError
+        If the folder does not exist.
+
+    Notes
+    -----
+    O(L E). Layers without load are zeros, and loads that are whole numbers are written as such.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from eplb_np.io import read_loads, write_loads
+    >>> with TemporaryDirectory() as folder:
+    ...     file, other = Path(folder) / "loads.csv", Path(folder) / "loads.json"
+    ...     size = file.write_text("layer,expert_0,expert_1\n1,5,3\n2,4,4\n")
+    ...     written = write_loads(read_loads(file), other, "lmdeploy", num_hidden_layers=3)
+    ...     print(other.read_text())
+    [[0, 0], [5, 3], [4, 4]]
+    """
+    check_is("loads", loads, RecordedLoads, "read them with read_loads")
+    row = check_format(format, "writes_loads")
+    where = as_path(path)
+    suffix_of(where, (".json",))
+    rows = _with_dense_layers(loads, num_hidden_layers)
+    if (rows < LARGEST_EXACT).all() and (rows == np.floor(rows)).all():
+        rows = rows.astype(np.int64)
+    start: str = row.member("write_loads")(rows, where)
+    return WrittenLoads(where, format, start)
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
-    if len(shape) not in (2, 3) or 0 in shape:
+def _with_dense_layers(loads: RecordedLoads, num_hidden_layers: int | None) -> NDArray[Any]:
+    """Return the loads of all decoder layers [R, E]."""
+    known = loads.num_hidden_layers
+    count = known if num_hidden_layers is None else num_hidden_layers
+    if count is None:
         raise ValueError(
-            f"{KEY} has shape {shape}: give [layers, experts] or [steps, layers, experts], "
-            "with no empty axis"
+            "the recording does not say how many decoder layers the model has, and the engine "
+            "wants a row for each: give num_hidden_layers, for DeepSeek-V3 61"
         )
-    if shape[-2] * shape[-1] > LARGEST_STEP or max(shape[-2:]) > LARGEST_SIZE:
+    count = as_size("num_hidden_layers", count)
+    last = loads.moe_layer_ids[-1]
+    if count <= last or known not in (None, count):
         raise ValueError(
-            f"{KEY} has shape {shape}: at most {LARGEST_SIZE} layers or experts, and "
-            f"{LARGEST_STEP} loads of a step, are read"
+            f"num_hidden_layers={count}, but the loads are of "
+            + (f"layer {last}, too" if count <= last else f"{known} layers")
+            + ": give the number of all decoder layers of the model, dense ones included"
         )
-    if math.prod(shape) > LARGEST_RECORDING:
-        raise ValueError(
-            f"{KEY} has shape {shape}: at most {LARGEST_RECORDING} loads are read: save the sum "
-            f"over steps, or parts of {LARGEST_RECORDING // (shape[-2] * shape[-1])} steps at most"
-        )
-
-
-def _sum_steps(shape: tuple[int, ...], parts: Iterable[NDArray[np.generic]]) -> NDArray[np.float64]:
-    """Sum loads [steps, layers, experts] that come in parts, some steps each; check them."""
-    load = np.zeros(shape[-2:])
-    most = min(math.prod(shape[:-2]), max(1, BLOCK_BYTES // load.nbytes))
-    memory = np.empty((1 + most, *load.shape))  # once: pages of new memory cost more than the sums
-    first = 0
-    with np.errstate(over="ignore"):  # what overflows is found, and named
-        for part in parts:
-            steps = part.reshape(-1, *load.shape)
-            for start in range(0, len(steps), most):
-                block = steps[start : start + most]
-                added = memory[: 1 + len(block)]
-                added[0] = load
-                added[1:] = block
-                if not added.min() >= 0 or not added.max() < np.inf:
-                    for i, step in enumerate(added[1:], first):
-                        check_loads(step, f"{KEY}[{i}]" if len(shape) == 3 else KEY)
-                added.sum(axis=0, out=load)
-                first += len(block)
-        too_large = load.sum(axis=1) >= LARGEST_TOTAL
-    if too_large.any():
-        raise ValueError(
-            f"{KEY}: the loads of layer {int(too_large.argmax())} add up to 2**127 or more, so "
-            "sums of them would exceed float32's range: scale them down (only ratios matter)"
-        )
-    return load
-
-
-def _read_json(file: BinaryIO) -> NDArray[np.generic]:
-    content = read_json(file, (KEY,))
-    if KEY not in content:
-        raise ValueError(f'it has no key "{KEY}": give {{"{KEY}": ...}}')
-    values = as_array(content[KEY], KEY)
-    _check_shape(values.shape)
-    return values
-
-
-def _name_in(archive: Archive) -> str:
-    """Name of the array with the loads."""
-    names = list(archive.members)
-    if KEY not in names and len(names) != 1:
-        raise ValueError(f'it holds the arrays {names}: name the one with the loads "{KEY}"')
-    return KEY if KEY in names else names[0]
+    shape = (count, loads.load.shape[1])
+    check_shape(shape, "the table of all layers")
+    rows = np.zeros(shape)
+    rows[loads.moe_layer_ids] = loads.load
+    return rows

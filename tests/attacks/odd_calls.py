@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from plain_check import check_one_line, check_plan
 
 import eplb_np
 from eplb_np import MoveLimits, Plan, Rebalancer, Topology
+from eplb_np.io.recorded import Recording, recorded_loads
 
 ALLOWED = Allowed(cpu_seconds=40, asleep_seconds=20)
 LOAD = np.random.default_rng(5).integers(0, 100, (3, 12)).astype(np.float32)
@@ -22,6 +25,7 @@ SIZES = {"num_replicas": 16, "num_gpus": 8, "num_nodes": 2, "num_groups": 4}
 TOPOLOGY = Topology(12, 16, 8, 2, 4)
 MADE = eplb_np.in_order_plan(3, TOPOLOGY)
 COUNTS = LOAD.astype(np.int64)
+RECORDED = recorded_loads(Recording(COUNTS, in_order=True))
 SLOT_LOAD = eplb_np.split_load(MADE, 8 * COUNTS)
 
 
@@ -130,6 +134,34 @@ def binding_gpus(counts: Any) -> None:
     assert eplb_np.Splitter(MADE).binding_gpus(counts).any(axis=1).all()
 
 
+def read_loads(path: Any, **asked: Any) -> None:
+    with TemporaryDirectory() as folder:
+        given = Path(folder) / "loads.npy" if path is None else path
+        np.save(Path(folder) / "loads.npy", np.stack([COUNTS, COUNTS]))
+        loads = eplb_np.io.read_loads(given, **asked)
+    assert len(loads.load) == len(loads.moe_layer_ids)
+
+
+def write_plan(path: Any, **asked: Any) -> Any:
+    with TemporaryDirectory() as folder:
+        given = Path(folder) / "plan.json" if path is None else path
+        return eplb_np.io.read_plan(eplb_np.io.write_plan(path=given, **asked).path, num_gpus=8)
+
+
+def write_loads(path: Any, **asked: Any) -> Any:
+    with TemporaryDirectory() as folder:
+        given = Path(folder) / "loads.json" if path is None else path
+        eplb_np.io.read_loads(eplb_np.io.write_loads(path=given, **asked).path)
+
+
+def read_plan(path: Any, **asked: Any) -> Any:
+    with TemporaryDirectory() as folder:
+        given = Path(folder) / "plan.json" if path is None else path
+        write = eplb_np.io.write_plan
+        write(MADE, Path(folder) / "plan.json", "sglang", num_hidden_layers=4)
+        return eplb_np.io.read_plan(given, **asked)
+
+
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Topology": (
         topology_of,
@@ -187,6 +219,24 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"topology": TOPOLOGY, "num_layers": 3, "current": None, "limits": None, "dtype": np.int64,
          "moe_layer_ids": [0, 1, 2], "split": "best"},
     ),
+    "io.read_loads": (
+        read_loads,
+        {"path": None, "format": "numpy", "in_order": True, "moe_layer_ids": [0, 1, 2],
+         "current": None, "num_ranks": 1, "num_experts": 12},
+    ),
+    "io.write_loads": (
+        write_loads,
+        {"path": None, "loads": RECORDED, "format": "sglang", "num_hidden_layers": 4},
+    ),
+    "io.write_plan": (
+        write_plan,
+        {"path": None, "plan": MADE, "format": "sglang", "num_hidden_layers": 4, "current": None},
+    ),
+    "io.read_plan": (
+        read_plan,
+        {"path": None, "format": "sglang", "num_gpus": 8, "num_nodes": 2, "num_groups": 4,
+         "moe_layer_ids": [0, 1, 2]},
+    ),
     "Rebalancer.observe": (observe, {"load": LOAD}),
     "Rebalancer.use": (use, {"plan": MADE}),
     "Rebalancer.use_gpus": (use_gpus, {"active_gpus": None}),
@@ -238,7 +288,7 @@ def _call(call: Callable[..., Any], arguments: dict[str, Any]) -> str:
                 check_plan(found)
             elif isinstance(found, float):
                 assert 0 < found <= 1 + 1e-6
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             return check_one_line(error)
         except MemoryError as error:
             says_how_much = re.search(r"\d\.? ([KMGTPE]i?B|bytes)", str(error))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import format_files
 import numpy as np
 from arena import Allowed, Problems, TooSlow, end_limit, limit_call
 from mutations import change_json, damage_bytes, damage_json, damage_npy, damage_zip
@@ -18,7 +19,7 @@ from plain_check import check_one_line, check_plan
 
 import eplb_np
 from eplb_np import MoveLimits, Plan, Rebalancer, Topology, make_plan
-from eplb_np.io.loads import read_loads
+from eplb_np.io import read_loads
 
 LOADS = np.random.default_rng(7).integers(0, 100, (3, 3, 12)).astype(np.float64)
 LOADS[:, 1] = 0  # a dense layer
@@ -101,6 +102,10 @@ READERS = {
     "read_loads .npz": Reader(".npz", write_loads, read_loads, check_loads, damage_zip),
 }
 WITH_TOPOLOGY = [name for name in READERS if not name.startswith("read_loads")]
+for name, (suffix, write, read, damage) in format_files.RECORDINGS.items():
+    READERS[f"read_loads {name}"] = Reader(suffix, write, read, check_loads, damage)
+for name, (suffix, write, read, damage) in format_files.PLANS.items():
+    READERS[f"read_plan {name}"] = Reader(suffix, write, read, check_read_plan, damage)
 
 HUGE = (10**6, 10**9, 2**31, 2**40, 2**63, 10**30)
 SPEEDS = (5e-324, 1e-320, 1e-308, 1e-200, 1e200, 1e308)

@@ -110,11 +110,79 @@ def test_without_loads_the_shipped_ones_are_planned(run):
     assert summary["balancedness_after"] > summary["balancedness_before"]
 
 
-def test_steps_are_summed(run, folder):
-    np.save("steps.npy", np.stack([LOAD / 2, LOAD / 2]))
-    run("plan", "steps.npy", *OPTIONS, "-o", "steps.json")
-    run("plan", "loads.npy", *OPTIONS, "-o", "sum.json")
-    assert Plan.load("steps.json") == Plan.load("sum.json")
+STEPS = np.stack([LOAD, 3 * LOAD[:, ::-1], 0 * LOAD, 2 * LOAD])
+
+
+def test_steps_in_order_are_forecast_from(run, folder):
+    np.save("steps.npy", STEPS)
+    _, out, _ = run("plan", "steps.npy", *OPTIONS, "-o", "steps.json")
+    assert "3 steps in order, from which the next one is forecast" in out
+    assert "steps without load, which are left out: 1 of 4" in out
+    expected = make_plan(STEPS[[0, 1, 3]][:, MOE], **SIZES, moe_layer_ids=MOE)
+    assert Plan.load("steps.json") == expected
+
+
+@pytest.mark.parametrize(("name", "option"), [("steps.npy", ["--summed"]), ("steps.json", [])])
+def test_steps_in_no_known_order_are_summed(name, option, run, folder):
+    np.save("steps.npy", STEPS)
+    Path("steps.json").write_text(json.dumps({"logical_count": STEPS.tolist()}))
+    _, out, _ = run("plan", name, *OPTIONS, *option, "-o", "plan.json")
+    assert "3 steps, summed" in out
+    expected = make_plan(STEPS.sum(axis=0)[MOE], **SIZES, moe_layer_ids=MOE)
+    assert Plan.load("plan.json") == expected
+    assert expected != make_plan(STEPS[[0, 1, 3]][:, MOE], **SIZES, moe_layer_ids=MOE)
+
+
+def test_steps_that_somebody_knows_to_be_in_order(run, folder):
+    np.save("steps.npy", STEPS)
+    Path("steps.json").write_text(json.dumps({"logical_count": STEPS.tolist()}))
+    run("plan", "steps.json", "--in-order", *OPTIONS, "-o", "a.json")
+    run("plan", "steps.npy", *OPTIONS, "-o", "b.json")
+    assert Plan.load("a.json") == Plan.load("b.json")
+
+
+def test_a_plan_is_written_for_an_engine(run, folder):
+    code, out, _ = run("plan", "loads.npy", *OPTIONS, "-o", "p.json", "--to", "sglang", "--json")
+    summary = json.loads(out)
+    assert code == 0
+    assert summary["start"] == (
+        "--init-expert-location p.json --ep-num-redundant-experts 4 --ep-size 8"
+    )
+    assert "layers that are not planned, and hold the experts in order: 2" in summary["notes"]
+    rows = json.loads(Path("p.json").read_text())["physical_to_logical_map"]
+    made = make_plan(LOAD[MOE], **SIZES)
+    assert [rows[layer] for layer in MOE] == made.phy2log.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["-o", "p.npz", "--to", "sglang"], "unknown file suffix"),
+        (["-o", "p.json", "--to", "sglang", "--hidden-layers", "3"], "num_hidden_layers=3"),
+        (["-o", "p.json", "--to", "numpy"], "no format of plans that are written"),
+        (["--format", "sglang"], "not of format 'sglang'"),
+        (["--format", "other"], "no format of loads"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_refused_before_planning(
+    options, said, run, folder, monkeypatch
+):
+    monkeypatch.setattr("eplb_np.cli.plan.make_plan", lambda *_, **__: pytest.fail("planned"))
+    code, out, err = run("plan", "loads.npy", *OPTIONS, *options)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert files_of(folder) == ["loads.npy"]
+
+
+def test_a_model_whose_layers_nobody_counted_needs_their_number(run, folder):
+    np.save("moe.npy", LOAD[MOE])
+    options = [*OPTIONS, "-o", "p.json", "--to", "sglang"]
+    code, _, err = run("plan", "moe.npy", *options)
+    assert code == 2
+    assert "give num_hidden_layers" in err
+    code, _, _ = run("plan", "moe.npy", *options, "--hidden-layers", "4")
+    assert code == 0
+    assert len(json.loads(Path("p.json").read_text())["physical_to_logical_map"]) == 4
 
 
 def test_a_global_placement_says_why(run):
@@ -157,7 +225,7 @@ BAD = {
         ["no such folder", "absent/p.json"],
     ),
     "damaged": (["damaged.npz"], ["damaged.npz"]),
-    "unknown format": (["loads.txt"], ["loads.txt", ".json, .npy, .npz"]),
+    "unknown format": (["code.npy"], ["code.npy", "no known format", "sglang"]),
     "NaN": (["nan.npy", *OPTIONS], ["nan.npy", "layer 3, expert 5"]),
     "all dense": (["zero.npy", *OPTIONS], ["zero.npy", "all 4 layers are zero"]),
     "sizes": (["loads.npy", "--replicas", "30"], ["loads.npy", "num_replicas=30", "num_gpus=32"]),
@@ -170,7 +238,7 @@ BAD = {
     "steps beyond float64": (["steps.npy"], ["steps.npy", "layer 1", "2**127"]),
     "a key twice": (["twice.json"], ["twice.json", "logical_count", "twice"]),
     "a FIFO": (["fifo.npy"], ["fifo.npy", "a FIFO"]),
-    "a directory": (["folder.npy"], ["folder.npy", "irectory"]),
+    "a folder": (["folder.npy"], ["folder.npy", "a folder", "no known format"]),
     "an escape": (["\x1b[31mred\n.npy"], [r"\x1b[31mred\n.npy: No such file"]),
     "not in any encoding": (["\udcff.npy"], [r"\udcff.npy: No such file"]),
     "the input": (["loads.npy", "-o", "same.json"], ["same.json", "is read, and would be lost"]),
@@ -193,6 +261,7 @@ BAD = {
 def test_bad_input_is_one_line_on_stderr(json_wanted, kind, run, folder):
     args, parts = BAD[kind]
     (folder / "damaged.npz").write_bytes(b"PK\x03\x04 damaged")
+    (folder / "code.npy").write_text("import numpy\n")
     bad = LOAD.copy()
     bad[3, 5] = np.nan
     np.save("nan.npy", bad)
@@ -302,7 +371,7 @@ def test_without_an_extra_it_says_how_to_get_it(module):
 
 
 def test_other_missing_modules_are_no_matter_of_extras():
-    result = run_python("-c", WITHOUT.format(module="eplb_np.io.loads"))
+    result = run_python("-c", WITHOUT.format(module="eplb_np.cli.plan"))
     assert "ModuleNotFoundError" in result.stderr
     assert "pip install" not in result.stderr
 

@@ -9,36 +9,11 @@ import zlib
 
 import numpy as np
 import pytest
-from support import output_of
+from support import refusal, said_of
 
 MIB = 1 << 20
 
-READ = """
-import resource, sys, time
-import eplb_np, numba
-from eplb_np import Plan, Rebalancer
-from eplb_np.io.loads import read_loads
-
-room = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (1 << 30)
-resource.setrlimit(resource.RLIMIT_AS, (room, room))
-resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
-start = time.process_time()
-try:
-    print("read", {read}({path!r}))
-except (ValueError, OSError) as error:
-    assert "\\n" not in str(error) and {path!r} in str(error), error
-    print("refused in", time.process_time() - start, "s:", error)
-"""
 LOADS, PLAN, STATE = "read_loads", "Plan.load", "Rebalancer.load"
-
-
-def refusal(read, path):
-    """What reading says in a process that may only use 1 GB more than it has."""
-    said = output_of(READ.format(read=read, path=str(path)))
-    word, _, seconds, *_ = said.split()
-    assert word == "refused", said
-    assert float(seconds) < 2, said
-    return said
 
 
 def npy(shape, descr="|i1", data=b""):
@@ -200,7 +175,7 @@ def test_a_long_recording_is_read_within_a_gigabyte(tmp_path):
     rows = 50_000_000 // len(row)
     path.write_bytes(b'{"logical_count": [' + b",\n".join([row] * rows) + b"]}")
     read = "(lambda path: read_loads(path).load.shape)"
-    assert output_of(READ.format(read=read, path=str(path))) == f"read ({rows}, {1 << 14})"
+    assert said_of(read, path) == f"read ({rows}, {1 << 14})"
 
 
 @pytest.mark.same_without_jit

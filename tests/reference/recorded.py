@@ -1,6 +1,7 @@
-"""Real loads: DeepSeek-V3's, six files recorded with SGLang, which are not part of this project.
+"""Files that are not part of this project: real loads, and samples of what engines write.
 
-The environment variable EPLB_NP_LOADS names their folder; without it, tests that need them skip.
+EPLB_NP_LOADS names the folder of the loads, DeepSeek-V3's, six files recorded with SGLang, and
+EPLB_NP_INTEROP that of the samples; without these variables, tests that need them may skip.
 """
 
 import json
@@ -16,6 +17,13 @@ LOADS = Path(
 )
 needs_loads = pytest.mark.skipif(
     not LOADS.is_dir(), reason=f"no real loads in {LOADS}: set EPLB_NP_LOADS to their folder"
+)
+
+INTEROP = Path(
+    os.environ.get("EPLB_NP_INTEROP", Path(__file__).parents[3] / "shared" / "data" / "interop")
+)
+needs_interop = pytest.mark.skipif(
+    not INTEROP.is_dir(), reason=f"no samples in {INTEROP}: set EPLB_NP_INTEROP to their folder"
 )
 
 

@@ -1,0 +1,149 @@
+"""`FORMATS`: every kind of file of loads and plans, one row each, and how a file finds its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from eplb_np._arguments import is_one_of, one_line
+from eplb_np.io.contents import Contents
+
+
+class Format(NamedTuple):
+    """What there is to know about a format.
+
+    The module of a format has ``recognise(contents) -> bool``, and of these functions the ones
+    that the row names: ``read_loads(contents, asked) -> Recording``, ``read_plan(contents) ->
+    Placement``, ``write_plan(placement, path) -> str`` beside ``CONSUMER``, ``write_loads(rows,
+    path) -> str``. It is loaded when it is needed.
+    """
+
+    title: str
+    """Who writes or reads such files."""
+    holds: str
+    """What they look like."""
+    module: str
+    """Name of the module within `eplb_np.io`."""
+    reads_loads: bool = False
+    """Whether `read_loads` reads them."""
+    reads_plans: bool = False
+    """Whether `read_plan` reads them."""
+    writes_plans: bool = False
+    """Whether `write_plan` writes them."""
+    writes_loads: bool = False
+    """Whether `write_loads` writes them."""
+
+    def member(self, name: str) -> Any:
+        """Import the format's module, and return what it calls so."""
+        return getattr(import_module(f"eplb_np.io.{self.module}"), name)
+
+    def fits(self, contents: Contents, ability: str) -> bool:
+        """Whether contents are of this format, where they are to be used in this way."""
+        module = import_module(f"eplb_np.io.{self.module}")
+        recognise: Callable[[Contents], bool] = module.recognise
+        if ability == "reads_plans":
+            recognise = getattr(module, "recognise_plan", recognise)
+        return recognise(contents)
+
+
+FORMATS: Mapping[str, Format] = MappingProxyType({
+    "eplb_np": Format(
+        "eplb_np", "a plan as Plan.save writes it: .json or .npz", "own",
+        reads_plans=True, writes_plans=True,
+    ),
+    "sglang": Format(
+        "SGLang", "a JSON object with logical_count or physical_to_logical_map, or a .pt dump of "
+        "its recorder, or a folder of them", "sglang",
+        reads_loads=True, reads_plans=True, writes_plans=True, writes_loads=True,
+    ),
+    "tensorrt-llm": Format(
+        "TensorRT-LLM", "a folder of its expert statistics, meta_info.json and "
+        "rank<r>.safetensors, or YAML with initial_global_assignments", "tensorrt_llm",
+        reads_loads=True, reads_plans=True, writes_plans=True,
+    ),
+    "sglang-jax": Format(
+        "sglang-jax", "an .npy file of a dict with logical_count, or a folder of them; a plan is "
+        "an .npy array of integers [layers, slots], or JSON with physical_to_logical_map",
+        "sglang_jax",
+        reads_loads=True, reads_plans=True, writes_plans=True,
+    ),
+    "vllm-ascend": Format(
+        "vLLM Ascend", "an expert map: a JSON object with moe_layer_count and layer_list",
+        "vllm_ascend", reads_plans=True, writes_plans=True,
+    ),
+    "fastdeploy": Format(
+        "FastDeploy", "rearrange-experts.json: a JSON object with tokens_per_expert_stats_list and "
+        "ep_rank_to_expert_id_list", "fastdeploy", reads_loads=True, reads_plans=True,
+    ),
+    "megatron": Format(
+        "Megatron-LM", "a folder tokens_per_expert of rank<r>.jsonl, or one of the files",
+        "megatron",
+        reads_loads=True,
+    ),
+    "megatron-trace": Format(
+        "Megatron-LM's router trace", "a folder of router_trace_rank<r>.jsonl, or one of the files",
+        "megatron_trace",
+        reads_loads=True,
+    ),
+    "numpy": Format(
+        "NumPy", "an array [layers, experts] or [steps, layers, experts]: .npy, or .npz with "
+        "logical_count or a single array", "numpy_arrays",
+        reads_loads=True,
+    ),
+    "json": Format(
+        "JSON", "a list [layers, experts] or [steps, layers, experts]", "json_lists",
+        reads_loads=True,
+    ),
+    "lmdeploy": Format(
+        "LMDeploy", "a JSON list [layers, experts] with a row for every decoder layer", "lmdeploy",
+        reads_loads=True, writes_loads=True,
+    ),
+    "text": Format(
+        "text", "a table of CSV or TSV: a line for each layer, or one for each layer and expert",
+        "text_tables", reads_loads=True,
+    ),
+})  # fmt: skip
+"""Formats by name. Where a file fits several, it is taken for the first of them."""
+
+
+def check_format(name: str, ability: str) -> Format:
+    """Return a format's row, or raise ``ValueError`` if it cannot do what is asked."""
+    able = [known for known, row in FORMATS.items() if getattr(row, ability)]
+    if not is_one_of(name, able):
+        does = {
+            "reads_loads": "no format of loads",
+            "reads_plans": "no format of plans that are read",
+            "writes_plans": "no format of plans that are written",
+            "writes_loads": "no format of loads that are written",
+        }[ability]
+        raise ValueError(f"format={one_line(name)} is {does}: give one of {', '.join(able)}")
+    return FORMATS[name]
+
+
+def find_format(contents: Contents, name: str | None, ability: str) -> tuple[str, Format]:
+    """Return name and row of the format of a file: the one that is named, or the first that fits.
+
+    Raises ``ValueError`` if none fits.
+    """
+    if name is not None:
+        row = check_format(name, ability)
+        if not row.fits(contents, ability):
+            raise ValueError(f"it is {contents.describe()}, not of format {name!r}: {row.holds}")
+        return name, row
+    others = []
+    for known, row in FORMATS.items():
+        if row.fits(contents, ability):
+            if getattr(row, ability):
+                return known, row
+            others.append(row.holds)
+    if others:
+        raise ValueError(f"it is {others[0]}, not {WANTED[ability]}")
+    raise ValueError(
+        f"it is {contents.describe()}, and of no known format: name it with format=, one of "
+        f"{', '.join(known for known, row in FORMATS.items() if getattr(row, ability))}"
+    )
+
+
+WANTED = {"reads_loads": "loads", "reads_plans": "a plan"}
