@@ -79,7 +79,12 @@ def run_python(
     *args: str, package: Path = PACKAGE, cwd: Path | None = None, **env: str | None
 ) -> subprocess.CompletedProcess[str]:
     """Run a fresh Python on this package; ``env`` is added, or removed where it is None."""
-    folders = [package.parent, TESTS, TESTS / "reference"]  # the last two as for pytest itself
+    folders = [
+        package.parent,
+        TESTS,
+        TESTS / "reference",
+        TESTS / "samples",
+    ]  # as for pytest itself
     changed = {"PYTHONPATH": os.pathsep.join(map(str, folders)), **env}
     environment = {k: v for k, v in {**os.environ, **changed}.items() if v is not None}
     return subprocess.run(

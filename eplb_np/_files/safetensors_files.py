@@ -7,6 +7,7 @@ JSON: for each tensor its dtype, its shape, and where in the data it begins and 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,6 +20,9 @@ from eplb_np._files.reading import size_of
 
 LARGEST_HEADER = 1 << 25
 """Bytes: a thousand steps of 58 layers take 6 MB."""
+
+BLOCK_BYTES = 1 << 23
+"""Bytes of tensors that are read at a time, or of one tensor that is larger."""
 
 LIMITS = Limits(keys=1 << 17, all_values=LARGEST_HEADER, value=1 << 16)
 
@@ -66,17 +70,37 @@ class SafeTensors:
                 self.tensors[name] = _stored_tensor(name, value)
         _check_data(self.tensors, size - self._begin)
 
-    def read(self, name: str) -> NDArray[Any]:
-        """Return a tensor; one of bfloat16 as float32, which has all its numbers."""
-        dtype, shape, begin, end = self.tensors[name]
-        self._file.seek(self._begin + begin)
-        data = self._file.read(end - begin)
-        if len(data) < end - begin:
+    def blocks(self) -> Iterator[tuple[list[str], NDArray[Any]]]:
+        """Yield tensors in the order of their data: names, and values [n, *shape] of all of them.
+
+        A block has one dtype and shape, and is not large. Values of bfloat16 become float32, which
+        has all of them.
+        """
+        self._file.seek(self._begin)
+        names: list[str] = []
+        kind: StoredTensor | None = None
+        for name, stored in sorted(self.tensors.items(), key=lambda item: item[1][2:]):
+            if kind is not None and (
+                (stored.dtype, stored.shape) != (kind.dtype, kind.shape)
+                or stored.end - kind.begin > BLOCK_BYTES
+            ):
+                yield names, self._read(kind, len(names))
+                names, kind = [], None
+            names.append(name)
+            kind = kind or stored
+        if kind is not None:
+            yield names, self._read(kind, len(names))
+
+    def _read(self, kind: StoredTensor, count: int) -> NDArray[Any]:
+        """Read the next tensors, all of a kind."""
+        size = count * (kind.end - kind.begin)
+        data = self._file.read(size)
+        if len(data) < size:
             raise ValueError("it ends before its data does")
-        values = np.frombuffer(data, DTYPES[dtype])
-        if dtype == BFLOAT16:
+        values = np.frombuffer(data, DTYPES[kind.dtype])
+        if kind.dtype == BFLOAT16:
             values = (values.astype(np.uint32) << 16).view(np.float32)
-        return values.reshape(shape)
+        return values.reshape(count, *kind.shape)
 
 
 def _stored_tensor(name: str, value: Any) -> StoredTensor:
@@ -84,7 +108,7 @@ def _stored_tensor(name: str, value: Any) -> StoredTensor:
     try:
         dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
         sound = {type(number) for number in (*shape, begin, end)} == {int}
-        sound = sound and min(*shape, begin, end) >= 0 and begin <= end and len(shape) <= 8
+        sound = sound and min(*shape, begin, end) >= 0 and len(shape) <= 8
     except (IndexError, KeyError, TypeError, ValueError):
         sound = False
     if not sound:

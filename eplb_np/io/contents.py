@@ -19,7 +19,7 @@ from eplb_np._arguments import one_line
 from eplb_np._files.gzip_files import unpacked
 from eplb_np._files.json_text import parse_json, parse_table, read_text
 from eplb_np._files.numpy_files import MAGIC, Archive, StoredArray, open_npy
-from eplb_np._files.reading import as_path, check_regular, open_regular, reading, size_of
+from eplb_np._files.reading import as_path, open_regular, reading, size_of
 
 Kind = Literal[
     "folder", "json", "lines", "npy", "npz", "pickled", "torch", "safetensors", "text"
@@ -208,7 +208,6 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Contents]:
             yield Contents(where, None)
             return
         with open_regular(where) as file:
-            check_regular(os.fstat(file.fileno()))
             yield Contents(where, unpacked(file))
 
 

@@ -48,7 +48,7 @@ def read_loads(
         A file, which gzip may have packed, or a folder of files of one recording.
     format : str, optional
         Name of the format, one of `FORMATS`. By default it is recognised by the content; names of
-        files play no part.
+        files play no part. LMDeploy's list must be named: else it is one of plain JSON.
     in_order : bool, optional
         Whether the steps are in order, oldest first. By default as the format says: many engines
         record into a ring, whose start is not known.
@@ -61,7 +61,8 @@ def read_loads(
     num_ranks : int, optional
         How many ranks wrote files, so that the last ones cannot be missing unnoticed.
     num_experts : int, optional
-        Logical experts of the model, for formats that do not say how ranks share them.
+        Logical experts of the model, for formats that do not say how ranks share them, or leave
+        out those without load.
 
     Returns
     -------
@@ -74,8 +75,9 @@ def read_loads(
     ValueError
         If it is no file of loads, a rank is missing, loads are negative, NaN or infinite, all are
         zero, or a declared size is beyond what is read: 512 MiB of arrays, 256 MiB of JSON,
-        128 MiB unpacked by gzip, 2**27 loads, or 2**24 in a step. The message is one line, begins
-        with the path, and comes before anything large is unpacked. Nothing in a file is ever run.
+        64 MiB of other text, 128 MiB unpacked by gzip, 2**27 loads, or 2**24 in a step. The
+        message is one line, begins with the path, and comes before anything large is unpacked.
+        Nothing in a file is ever run.
     FileNotFoundError
         If there is no such file.
 
@@ -110,6 +112,11 @@ def read_loads(
         loads = recorded_loads(
             found, in_order=in_order, moe_layer_ids=moe_layer_ids, current=current
         )
+        if num_experts not in (None, loads.load.shape[1]):
+            raise ValueError(
+                f"it has loads of {loads.load.shape[1]} experts, but num_experts={num_experts}: if "
+                "they are of slots, give the plan in use as current"
+            )
     return replace(loads, format=name, source=f"{printable(path)}: {row.title}")
 
 

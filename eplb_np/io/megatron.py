@@ -6,6 +6,7 @@ received in a layer, microbatch by microbatch. So experts of ranks are put side 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,32 +41,41 @@ def recognise(contents: Contents) -> bool:
 def read_loads(contents: Contents, asked: Asked) -> Recording:
     """Read counts [S, R, E]: experts of ranks side by side, replicas of ranks added up."""
     if contents.kind != "folder":
-        return _combined([contents.path], asked)
+        return _combined([_Rank(contents)], 1, asked)
     if contents.named(RANK):
-        return _combined(rank_files(contents, RANK, asked.num_ranks), asked)
+        return _combined_files(contents, asked)
     with opened(contents.path / FOLDER) as inner:
-        return _combined(rank_files(inner, RANK, asked.num_ranks), asked)
+        return _combined_files(inner, asked)
+
+
+def _combined_files(folder: Contents, asked: Asked) -> Recording:
+    paths = rank_files(folder, RANK, asked.num_ranks)
+    return _combined(map(_read_file, paths), len(paths), asked)
+
+
+def _read_file(path: Path) -> _Rank:
+    with opened(path) as file:
+        return _Rank(file)
 
 
 class _Rank:
     """What a rank recorded."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Contents) -> None:
         self.table = StepTable()
         self.left_out = 0
         """Records of other blocks."""
         self.replaced = 0
         """Records of iterations that were recorded again."""
         has_load = False
-        with opened(path) as file:
-            for record in file.records():
-                if is_mtp(record):
-                    self.left_out += 1
-                else:
-                    has_load = self._set(record) or has_load
-                check_has_load(has_load, file.place)
-            if not self.table.width:
-                raise ValueError("it has no records of layers of the decoder")
+        for record in file.records():
+            if is_mtp(record):
+                self.left_out += 1
+            else:
+                has_load = self._set(record) or has_load
+            check_has_load(has_load, file.place)
+        if not self.table.width:
+            raise ValueError("it has no records of layers of the decoder")
 
     def _set(self, record: dict[str, Any]) -> bool:
         """Keep a record, and tell whether it has load."""
@@ -95,16 +105,15 @@ def _sum_of_microbatches(record: dict[str, Any]) -> NDArray[np.float64]:
     return total
 
 
-def _combined(paths: list[Path], asked: Asked) -> Recording:
+def _combined(ranks: Iterable[_Rank], num_ranks: int, asked: Asked) -> Recording:
     total = StepTable()
     recorded = []
     left_out = replaced = width = 0
-    ep_size = len(paths)
-    for rank, path in enumerate(paths):
-        found = _Rank(path)
+    ep_size = num_ranks
+    for rank, found in enumerate(ranks):
         if rank == 0:
             width = found.table.width
-            ep_size = _ep_size(width, len(paths), asked)
+            ep_size = _ep_size(width, num_ranks, asked)
         elif found.table.width != width:
             raise ValueError(
                 f"rank {rank} has {found.table.width} experts, but rank 0 has {width}: keep files "
@@ -115,7 +124,7 @@ def _combined(paths: list[Path], asked: Asked) -> Recording:
         replaced += found.replaced
         total.add(found.table, rank % ep_size * width, ep_size * width)
     complete = complete_steps(recorded, WORD)
-    notes = [NUMBERING, _said_of_ranks(len(paths), ep_size, width), *complete.notes]
+    notes = [NUMBERING, _said_of_ranks(num_ranks, ep_size, width), *complete.notes]
     if left_out:
         notes.append(f"{left_out} records of multi-token prediction are left out")
     if replaced:

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eplb_np._arguments import LARGEST_SIZE, as_size, one_line
-from eplb_np.io.recorded import LARGEST_RECORDING
+from eplb_np._files.numpy_files import LARGEST_ARRAYS
 
-MOST_COUNTS = LARGEST_RECORDING // 2
-"""Half of what is read of an array: lines are put into order, which takes the memory twice."""
+MOST_COUNTS = LARGEST_ARRAYS // 16
+"""In float64, half of what is read of an array: to put lines into order takes as much again."""
 
 MOST_ROWS = 1 << 20
 """Steps times layers, each of which also takes a few objects."""
 
 LAST_STEP = 1 << 40
 
-WITHOUT_LOAD = 1 << 22
+WITHOUT_LOAD = 1 << 21
 """Bytes at the beginning of a file that may all be without load: a second's work."""
 
 NUMBERING = (

@@ -6,7 +6,6 @@ file begins anew with each run. Several records of a layer in a step are its mic
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,10 +42,12 @@ def read_loads(contents: Contents, asked: Asked) -> Recording:
     """Count the tokens [S, R, E] of each expert, of all ranks together."""
     trace = _Trace(asked.num_experts)
     if contents.kind == "folder":
-        paths = rank_files(contents, RANK, asked.num_ranks)
-        recorded = [trace.read(path, rank) for rank, path in enumerate(paths)]
+        recorded = []
+        for rank, path in enumerate(rank_files(contents, RANK, asked.num_ranks)):
+            with opened(path) as file:
+                recorded.append(trace.read(file, rank))
     else:
-        recorded = [trace.read(contents.path, None)]
+        recorded = [trace.read(contents, None)]
     complete = complete_steps(recorded, WORD)
     notes = [NUMBERING, *complete.notes]
     if trace.left_out:
@@ -77,26 +78,25 @@ class _Trace:
         """Records of other blocks."""
         self._known = num_experts is not None
 
-    def read(self, path: Path, rank: int | None) -> NDArray[np.int64]:
+    def read(self, file: Contents, rank: int | None) -> NDArray[np.int64]:
         """Count a rank's tokens, and return of which steps and layers, as `packed`."""
         seen: set[Step] = set()
         has_load = False
-        with opened(path) as file:
-            for record in file.records():
-                said = record.get("rank", rank)
-                rank = said if rank is None else rank
-                if said != rank:
-                    raise ValueError(
-                        f"it has records of rank {one_line(said)}, not of {one_line(rank)}: "
-                        "no record must be counted twice"
-                    )
-                if is_mtp(record):
-                    self.left_out += 1
-                else:
-                    key = step_of(record, WORD)
-                    seen.add(key)
-                    has_load = self._count(key, record) or has_load
-                check_has_load(has_load, file.place)
+        for record in file.records():
+            said = record.get("rank", rank)
+            rank = said if rank is None else rank
+            if said != rank:
+                raise ValueError(
+                    f"it has records of rank {one_line(said)}, not of rank {one_line(rank)}: no "
+                    "record must be counted twice"
+                )
+            if is_mtp(record):
+                self.left_out += 1
+            else:
+                key = step_of(record, WORD)
+                seen.add(key)
+                has_load = self._count(key, record) or has_load
+            check_has_load(has_load, file.place)
         return packed(seen)
 
     def _count(self, key: Step, record: dict[str, Any]) -> bool:

@@ -59,7 +59,7 @@ def placement_for(
             "loses such slots: plan with policy='refined'"
         )
     if doubles:
-        notes.append(f"{doubles} slots hold an expert that their GPU holds already, which is waste")
+        notes.append(f"slots wasted on an expert that their GPU holds already: {doubles}")
     slots = plan.phy2log if current is None else align_slots(plan, current)
     ids = list(plan.moe_layer_ids or ())
     check_num_layers(consumer, ids[-1], num_hidden_layers)
@@ -73,7 +73,7 @@ def placement_for(
     rows[ids] = slots
     left = num_hidden_layers - len(ids)
     if left:
-        notes.append(f"{left} layers that are not planned hold the experts in order")
+        notes.append(f"layers that are not planned, and hold the experts in order: {left}")
     return (
         Placement(rows, range(num_hidden_layers), topology.num_gpus, topology.num_experts),
         tuple(notes),

@@ -91,7 +91,7 @@ def write_plan(
     >>> with TemporaryDirectory() as folder:
     ...     written = write_plan(plan, Path(folder) / "p.json", "sglang", num_hidden_layers=2)
     ...     print(written.path.read_text())
-    {"physical_to_logical_map": [[0, 1, 2, 0], [0, 1, 0, 2]]}
+    {"physical_to_logical_map": [[0, 1, 2, 0], [2, 1, 0, 0]]}
     """
     check_is("plan", plan, Plan, "make one with make_plan, or read it with read_plan")
     if current is not None:

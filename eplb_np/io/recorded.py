@@ -116,7 +116,7 @@ def recorded_loads(
     notes = list(found.notes)
     idle = len(steps) - int(has_load.sum())
     if idle and has_load.any():
-        notes.append(f"{idle} of {len(steps)} steps have no load, and are left out")
+        notes.append(f"steps without load, which are left out: {idle} of {len(steps)}")
     moe: Any = (load > 0).any(axis=1)
     if not moe.any():
         raise all_zero(name, len(load))

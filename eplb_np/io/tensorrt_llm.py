@@ -6,6 +6,7 @@ rank writes, for each iteration and layer, how many of its own tokens went to ea
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from itertools import pairwise, product
@@ -38,6 +39,14 @@ EP_SIZE = "ep_size"
 
 FIRST_KEY = re.compile(r"^[\"']?(?:num_slots|initial_global_assignments)[\"']?[ \t]*:", re.M)
 
+MOST_COUNTS = LARGEST_ARRAYS // 8
+"""Of all iterations: ranks are added up in float64."""
+
+WITHOUT_LOAD = 1 << 26
+"""Counts at the beginning that may all be zero, where each tensor takes the time of `FOR_EACH`."""
+
+FOR_EACH = 1 << 9
+
 CONSUMER = Consumer(
     "TensorRT-LLM", suffixes=(".yaml", ".yml"), most_experts=1024, most_slots=(1 << 15) - 1
 )
@@ -64,6 +73,8 @@ def read_loads(contents: Contents, asked: Asked) -> Recording:
     total: NDArray[Any] = np.zeros(0)
     steps: list[int] = []
     layers: list[int] = []
+    read = 0
+    has_load = False
     for rank, path in enumerate(rank_files(contents, RANK, num_ranks)):
         with opened(path) as file:
             if file.kind != "safetensors":
@@ -73,13 +84,24 @@ def read_loads(contents: Contents, asked: Asked) -> Recording:
             if rank == 0:
                 steps, layers = _axes(names)
                 shape = (len(steps), len(layers), num_experts)
-                check_shape(shape, "the statistics")
+                _check_size(shape)
                 total = np.zeros(shape)
             _check_complete(names, steps, layers, rank)
-            _add(tensors, names, total)
-        if (rank + 1) * total.nbytes > LARGEST_ARRAYS and not total.any():
+            has_load = _add(tensors, names, total) or has_load
+        read += total.size + FOR_EACH * len(names)
+        if read >= WITHOUT_LOAD and not has_load:
             raise ValueError(f"the files of ranks 0 to {rank} are zero everywhere")
     return Recording(total, in_order=True, layer_ids=layers, name="the statistics")
+
+
+def _check_size(shape: tuple[int, int, int]) -> None:
+    """Raise ``ValueError`` if float64 counts of this shape are more than is read."""
+    check_shape(shape, "the statistics")
+    if math.prod(shape) > MOST_COUNTS:
+        raise ValueError(
+            f"the statistics have shape {shape}, more than the {MOST_COUNTS} counts that are read: "
+            "record fewer iterations"
+        )
 
 
 def _read_meta(contents: Contents, asked: Asked) -> tuple[int, int | None]:
@@ -137,22 +159,27 @@ def _check_complete(names: dict[Step, str], steps: list[int], layers: list[int],
         )
 
 
-def _add(tensors: SafeTensors, names: dict[Step, str], total: NDArray[Any]) -> None:
-    """Add a rank's counts to the total [S, R, E]."""
-    num_experts = total.shape[-1]
-    for row, key in zip(total.reshape(-1, num_experts), sorted(names), strict=True):
-        stored = tensors.tensors[names[key]]
-        if stored.shape != (num_experts,):
+def _add(tensors: SafeTensors, names: dict[Step, str], total: NDArray[Any]) -> bool:
+    """Add a rank's counts to the total [S, R, E], and tell whether any is not zero."""
+    has_load = False
+    rows = total.reshape(-1, total.shape[-1])
+    row_of = {names[key]: row for row, key in enumerate(sorted(names))}
+    for block, counts in tensors.blocks():
+        if counts.shape[1:] != rows.shape[1:]:
             raise ValueError(
-                f"its tensor {names[key]!r} has shape {stored.shape}, but meta_info.json says that "
-                f"there are {num_experts} experts"
+                f"its tensor {block[0]!r} has shape {counts.shape[1:]}, but meta_info.json says "
+                f"that there are {rows.shape[1]} experts"
             )
-        counts = tensors.read(names[key])
         if not counts.min() >= 0:
+            bad, expert = (int(i) for i in np.argwhere(~(counts >= 0))[0])
             raise ValueError(
-                f"its tensor {names[key]!r} holds {counts.min()}: counts must not be negative"
+                f"its tensor {block[bad]!r} holds {counts[bad, expert]} for expert {expert}: "
+                "counts must not be negative"
             )
-        row += counts
+        if counts.any():  # else memory is not even taken
+            rows[[row_of[name] for name in block]] += counts
+            has_load = True
+    return has_load
 
 
 def read_plan(contents: Contents) -> Placement:

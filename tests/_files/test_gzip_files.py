@@ -85,7 +85,9 @@ def test_a_damaged_file_is_refused(kind):
         content_of(packed)
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(b""), gzip.compress(b"") * 2])
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(b""), gzip.compress(b"") * 2], ids=["one member", "two members"]
+)
 def test_an_empty_file_is_empty(packed, tmp_path):
     assert content_of(packed) == b""
     path = tmp_path / "loads.gz"

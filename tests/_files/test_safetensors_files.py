@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from io_samples_trt import NAMES, safetensors_bytes, safetensors_of
 from ml_dtypes import bfloat16
+from rank_samples import NAMES, safetensors_bytes, safetensors_of
 from support import assert_same, refused
 
 from eplb_np._files import safetensors_files
@@ -18,8 +18,8 @@ RNG = np.random.default_rng(3)
 
 
 def read(content):
-    found = SafeTensors(io.BytesIO(content))
-    return {name: found.read(name) for name in found.tensors}
+    blocks = SafeTensors(io.BytesIO(content)).blocks()
+    return {name: values[i, ...] for names, values in blocks for i, name in enumerate(names)}
 
 
 @pytest.mark.parametrize("dtype", [*NAMES, "i2", "u2", "u4", "i1"])
@@ -48,8 +48,19 @@ def test_what_was_written_comes_back(shapes, random):
         name: RNG.integers(0, 99, shape).astype(dtypes[name]) for name, shape in shapes.items()
     }
     found = read(safetensors_bytes(values, __metadata__={"format": "pt"}))
-    assert list(found) == list(values)
-    assert_same(found.values(), values.values(), "safetensors")
+    assert found.keys() == values.keys()
+    assert_same([found[name] for name in values], values.values(), "safetensors")
+
+
+@pytest.mark.parametrize("block_bytes", [1, 48, 1 << 20])
+def test_blocks_have_one_dtype_and_shape(block_bytes, monkeypatch):
+    monkeypatch.setattr(safetensors_files, "BLOCK_BYTES", block_bytes)
+    kinds = [("i8", 3), ("i8", 3), ("f8", 3), ("i8", 3), ("i8", 2), ("i8", 2), ("i8", 2)]
+    values = {f"{i}": RNG.integers(0, 9, size).astype(kind) for i, (kind, size) in enumerate(kinds)}
+    content = safetensors_bytes(values)
+    sizes = [len(names) for names, _ in SafeTensors(io.BytesIO(content)).blocks()]
+    assert sizes == ([1] * 7 if block_bytes == 1 else [2, 1, 1, 3])
+    assert_same(read(content).values(), values.values(), "blocks")
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
@@ -81,8 +92,10 @@ BAD = {
     "a list": (safetensors_of({"a": [[1, 2]]}, DATA), ["'a'"]),
     "a text": (safetensors_of({"a": "I64"}, DATA), ["'a'"]),
     "a float size": (safetensors_of({"a": entry(shape=[2.0])}, DATA), ["'a'"]),
-    "a bool": (safetensors_of({"a": entry(shape=[True])}, DATA), ["'a'"]),
-    "a negative size": (safetensors_of({"a": entry(shape=[-2])}, DATA), ["'a'"]),
+    "a bool": (
+        safetensors_of({"a": entry(shape=[True], place=[0, 8])}, bytes(8)), ["'a'", "needs"],
+    ),
+    "negative sizes": (safetensors_of({"a": entry(shape=[-1, -2])}, DATA), ["'a'", "needs"]),
     "three ends": (safetensors_of({"a": entry(place=[0, 1, 2])}, DATA), ["'a'"]),
     "many axes": (safetensors_of({"a": entry(shape=[1] * 9)}, DATA), ["'a'"]),
     "ends before it begins": (safetensors_of({"a": entry(place=[16, 0])}, DATA), ["'a'"]),
@@ -91,6 +104,7 @@ BAD = {
     "complex": (safetensors_of({"a": entry("C64")}, DATA), ["C64", "not read"]),
     "an unknown dtype": (safetensors_of({"a": entry(["I64"])}, DATA), ["not read"]),
     "another size": (safetensors_of({"a": entry(shape=[3])}, DATA), ["not the size"]),
+    "less than its data": (safetensors_of({"a": entry(shape=[1])}, DATA), ["not the size"]),
     "a huge size": (safetensors_of({"a": entry(shape=[2**63, 2**63])}, DATA), ["not the size"]),
     "beyond the end": (safetensors_of({"a": entry(place=[8, 24])}, DATA), ["gap"]),
     "cut": (safetensors_of({"a": entry()}, DATA[:-1]), ["16 bytes", "15 bytes"]),

@@ -155,7 +155,7 @@ def outcomes(module: str, *, long: bool = False, **env: str) -> dict[str, Proble
 
 def attack_python(code: str, *args: str, cwd: Path | None = None, **env: str | None):
     """Run a script in a fresh Python that can import the attacks."""
-    folders = [PACKAGE.parent, TESTS, Path(__file__).parent]
+    folders = [PACKAGE.parent, TESTS, TESTS / "samples", Path(__file__).parent]
     path = os.pathsep.join(map(str, folders))
     return run_python("-c", code, *args, cwd=cwd, PYTHONPATH=path, **env)
 

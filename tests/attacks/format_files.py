@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import io_samples_flat
-import io_samples_sgl
-import io_samples_trt
 import numpy as np
+import plain_samples
+import rank_samples
+import sglang_samples
 from mutations import damage_json, damage_npy, damage_zip, pack, unpack
 from torch_samples import sound_files, torch_old
 
@@ -101,7 +101,9 @@ def member(suffix: str, write: Callable[[Path, Any], object], damage: Damage) ->
         if not folder.exists():
             folder.mkdir()
             write(folder, COUNTS[0])
-        second_of(folder).write_bytes(path.read_bytes())
+        second = second_of(folder)
+        second.unlink()
+        second.symlink_to(path)  # which may be anything
         try:
             return read_loads(folder)
         except ValueError as error:  # whose beginning is the path of the folder, or of a file
@@ -125,14 +127,14 @@ def plan_file(name: str, damage: Damage) -> FormatFile:
 
 
 def of_sglang(name: str) -> Callable[[Path, Any], object]:
-    return io_samples_sgl.SAMPLES[name][1]
+    return sglang_samples.SAMPLES[name][1]
 
 
 LAYERS = range(4)
 
 RECORDINGS = {
     "sglang .pt": single(
-        ".pt", lambda counts: io_samples_sgl.stat_dump(counts.astype(np.int32)), damage_torch_zip
+        ".pt", lambda counts: sglang_samples.stat_dump(counts.astype(np.int32)), damage_torch_zip
     ),
     "sglang old .pt": single(
         ".pt", lambda counts: torch_old({"logical_count": counts.astype(np.int64)}), damage_pickle
@@ -144,26 +146,26 @@ RECORDINGS = {
     ),
     "tensorrt-llm": member(
         ".safetensors",
-        lambda folder, counts: io_samples_trt.write_expert_statistic(folder, counts, LAYERS),
-        io_samples_trt.damage_safetensors(damage_json),
+        lambda folder, counts: rank_samples.write_expert_statistic(folder, counts, LAYERS),
+        rank_samples.damage_safetensors(damage_json),
     ),
     "megatron": member(
         ".jsonl",
-        lambda folder, counts: io_samples_trt.write_tokens_per_expert(folder, counts, LAYERS),
-        io_samples_trt.damage_lines(damage_json),
+        lambda folder, counts: rank_samples.write_tokens_per_expert(folder, counts, LAYERS),
+        rank_samples.damage_lines(damage_json),
     ),
     "megatron-trace": member(
         ".jsonl",
-        lambda folder, counts: io_samples_trt.write_router_trace(folder, counts, LAYERS),
-        io_samples_trt.damage_lines(damage_json),
+        lambda folder, counts: rank_samples.write_router_trace(folder, counts, LAYERS),
+        rank_samples.damage_lines(damage_json),
     ),
     "fastdeploy": single(
-        ".json", lambda counts: io_samples_flat.as_rearrange_experts(counts[0]), damage_json
+        ".json", lambda counts: plain_samples.as_rearrange_experts(counts[0]), damage_json
     ),
-    "json": single(".json", io_samples_flat.as_list, damage_json),
-    "text": single(".csv", lambda counts: io_samples_flat.as_text(counts[0]), damage_text),
+    "json": single(".json", plain_samples.as_list, damage_json),
+    "text": single(".csv", lambda counts: plain_samples.as_text(counts[0]), damage_text),
     "text of entries": single(
-        ".csv", lambda counts: io_samples_flat.as_entries(counts[0]), damage_text
+        ".csv", lambda counts: plain_samples.as_entries(counts[0]), damage_text
     ),
 }
 

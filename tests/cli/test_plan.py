@@ -117,7 +117,7 @@ def test_steps_in_order_are_forecast_from(run, folder):
     np.save("steps.npy", STEPS)
     _, out, _ = run("plan", "steps.npy", *OPTIONS, "-o", "steps.json")
     assert "3 steps in order, from which the next one is forecast" in out
-    assert "1 of 4 steps have no load, and are left out" in out
+    assert "steps without load, which are left out: 1 of 4" in out
     expected = make_plan(STEPS[[0, 1, 3]][:, MOE], **SIZES, moe_layer_ids=MOE)
     assert Plan.load("steps.json") == expected
 
@@ -148,7 +148,7 @@ def test_a_plan_is_written_for_an_engine(run, folder):
     assert summary["start"] == (
         "--init-expert-location p.json --ep-num-redundant-experts 4 --ep-size 8"
     )
-    assert "2 layers that are not planned hold the experts in order" in summary["notes"]
+    assert "layers that are not planned, and hold the experts in order: 2" in summary["notes"]
     rows = json.loads(Path("p.json").read_text())["physical_to_logical_map"]
     made = make_plan(LOAD[MOE], **SIZES)
     assert [rows[layer] for layer in MOE] == made.phy2log.tolist()
@@ -371,7 +371,7 @@ def test_without_an_extra_it_says_how_to_get_it(module):
 
 
 def test_other_missing_modules_are_no_matter_of_extras():
-    result = run_python("-c", WITHOUT.format(module="eplb_np.io.loads"))
+    result = run_python("-c", WITHOUT.format(module="eplb_np.cli.plan"))
     assert "ModuleNotFoundError" in result.stderr
     assert "pip install" not in result.stderr
 

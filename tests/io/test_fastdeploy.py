@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from io_samples_flat import INTEROP, as_rearrange_experts, needs_interop
+from plain_samples import as_rearrange_experts
+from recorded import INTEROP, needs_interop
 from support import refused
 
 from eplb_np.io import read_loads, read_plan, write_plan

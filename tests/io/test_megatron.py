@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from io_samples_trt import write_lines, write_router_trace, write_tokens_per_expert
+from rank_samples import write_lines, write_router_trace, write_tokens_per_expert
 from support import assert_same, refused
 
 from eplb_np.io import megatron_steps, read_loads
@@ -286,12 +286,12 @@ def test_microbatches_of_a_step_are_added_up(trace):
 
 def test_ids_that_grow(tmp_path):
     rows = [
-        {"step": i, "layer": 0, "top_indices": [[expert]]} for i, expert in enumerate([2, 0, 900])
+        {"step": i, "layer": 0, "top_indices": [[expert]]} for i, expert in enumerate([2, 0, 4])
     ]
     write_lines(tmp_path / "router_trace_rank0.jsonl", rows)
     found = read_loads(tmp_path)
-    assert found.load.shape == (1, 901)
-    assert found.steps.nonzero()[2].tolist() == [2, 0, 900]
+    assert found.load.shape == (1, 5)
+    assert found.steps.nonzero()[2].tolist() == [2, 0, 4]
 
 
 def test_other_blocks_of_a_trace_are_left_out(trace):

@@ -46,7 +46,7 @@ def test_layers_that_are_not_planned_hold_every_expert(tmp_path):
     assert [rows[layer] for layer in MOE] == PLAN.phy2log.tolist()
     for dense in (0, 3, 5):
         assert rows[dense] == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
-    assert written.notes == ("3 layers that are not planned hold the experts in order",)
+    assert written.notes == ("layers that are not planned, and hold the experts in order: 3",)
 
 
 @pytest.mark.parametrize("number", [None, 4, 0, 1.5, "6"])
@@ -72,7 +72,7 @@ def test_an_expert_twice_on_a_gpu_is_said_or_refused():
     count = sum(len(gpu) - len(set(gpu)) for gpu in DOUBLE.phy2log.reshape(2, 4).tolist())
     assert count == 2
     _, notes = placement_for(CONSUMER, DOUBLE, None, None)
-    assert f"{count} slots hold an expert that their GPU holds already" in notes[0]
+    assert notes == (f"slots wasted on an expert that their GPU holds already: {count}",)
     with refused(f"{count} slots hold an expert", "an engine loses", "policy='refined'"):
         placement_for(CONSUMER._replace(breaks_on_doubles=True), DOUBLE, None, None)
     placement_for(CONSUMER._replace(breaks_on_doubles=True), PLAN, None, None)

@@ -28,7 +28,7 @@ def test_steps_in_order_are_a_history():
     assert_same([loads.load, loads.steps], [SERVED.sum(axis=0) / 1.0, SERVED], "loads and steps")
     assert loads.windows is loads.steps
     assert (loads.moe_layer_ids, loads.dense_layer_ids, loads.num_steps) == (MOE, DENSE, 3)
-    assert loads.notes == ("1 of 4 steps have no load, and are left out",)
+    assert loads.notes == ("steps without load, which are left out: 1 of 4",)
 
 
 def test_steps_in_no_known_order_are_none():
@@ -177,6 +177,13 @@ def test_a_plan_that_was_not_in_use_is_refused(in_use):
 def test_what_is_no_plan_is_not_in_use(tmp_path):
     with refused("current must be a Plan"):
         read_loads(tmp_path / "x.npy", current=Topology(8, 8, 1))
+
+
+def test_columns_that_are_no_experts_are_refused(tmp_path):
+    np.save(tmp_path / "slots.npy", COUNTS)
+    with refused("slots.npy: ", "loads of 8 experts, but num_experts=6", "current"):
+        read_loads(tmp_path / "slots.npy", num_experts=6)
+    read_loads(tmp_path / "slots.npy", num_experts=8)
 
 
 @pytest.mark.parametrize("name", ["num_ranks", "num_experts"])

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from io_samples_sgl import (
+from recorded import INTEROP, needs_interop
+from sglang_samples import (
     NAME,
     SAMPLES,
     choices_of,
@@ -13,7 +14,6 @@ from io_samples_sgl import (
     stat_dump,
     write_ranks,
 )
-from recorded import INTEROP, needs_interop
 from support import assert_same, refused
 from torch_samples import torch_zip
 
@@ -119,6 +119,13 @@ def test_dumps_of_several_times_are_windows_in_order(tmp_path, write):
     found = read_loads(tmp_path)
     assert (found.num_steps, found.steps) == (5, None)
     assert_same([found.load], [3.0 * COUNTS.sum(axis=0)], "dumps without times")
+
+
+def test_dumps_of_the_same_time_are_summed(tmp_path, write):
+    for i, time in enumerate(["17.5", "17.50", "4.0"]):
+        write(stat_dump(COUNTS[i]), f"{NAME}_{time}.pt")
+    found = read_loads(tmp_path)
+    assert (found.num_steps, found.steps) == (3, None)
 
 
 def test_counts_of_ranks_are_one_step(write):
@@ -273,12 +280,30 @@ def test_each_dump_is_added_up_by_its_own_map(tmp_path):
     found = read_loads(tmp_path)
     expected = [PASSES[:2], of_experts(SLOTS[2:].sum(axis=1), other)]
     np.testing.assert_array_equal(found.steps, np.concatenate(expected))
-    assert found.phy2log is None
+    assert (found.phy2log, found.num_hidden_layers) == (None, 3)
     assert ["its own map" in note for note in found.notes] == [True]
     write_ranks(tmp_path, SLOTS[:0], other, time=LATER)  # a map under which nothing was counted
     found = read_loads(tmp_path)
     assert (found.notes, found.num_steps) == ((), 2)
     assert_same([found.phy2log], [P2L], "the map")
+
+
+def test_ranks_of_different_maps_are_added_up(tmp_path):
+    other = P2L[:, ::-1]
+    for rank, p2l in enumerate([P2L, other, P2L]):
+        records = rank_records(rank, SLOTS[:, rank])
+        (tmp_path / f"{rank}.pt").write_bytes(rank_dump(records, p2l))
+    expected = [of_experts(SLOTS[:, 1], other), of_experts(SLOTS[:, [0, 2]].sum(axis=1), P2L)]
+    np.testing.assert_array_equal(read_loads(tmp_path).steps, sum(expected))
+
+
+def test_rows_are_all_layers(tmp_path):
+    for name, (suffix, write) in SAMPLES.items():
+        path = tmp_path / f"{name}{suffix}"
+        write(path, COUNTS)
+        assert read_loads(path).num_hidden_layers == 3
+        with refused(str(path), "leave moe_layer_ids out"):
+            read_loads(path, moe_layer_ids=[4, 5, 6])
 
 
 def test_a_plan_in_use_is_not_needed(tmp_path):
@@ -410,7 +435,7 @@ def test_a_map_has_all_layers_and_exactly_one_key(tmp_path):
     assert written.start == (
         f"--init-expert-location '{path}' --ep-num-redundant-experts 3 --ep-size 4"
     )
-    assert written.notes[-1] == "3 layers that are not planned hold the experts in order"
+    assert written.notes[-1] == "layers that are not planned, and hold the experts in order: 3"
     again = read_plan(path, num_gpus=4, moe_layer_ids=[1, 3])
     np.testing.assert_array_equal(again.phy2log, PLAN.phy2log)
     assert (again.policy, again.topology) == ("sglang", PLAN.topology)

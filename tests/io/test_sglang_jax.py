@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from io_samples_sgl import jax_dump, stat_dump
 from recorded import INTEROP, needs_interop
+from sglang_samples import jax_dump, stat_dump
 from support import assert_same, refused
 
 from eplb_np import Topology, in_order_plan, make_plan
@@ -55,6 +55,16 @@ def test_counts_of_slots_are_added_up_by_the_plan_in_use(tmp_path):
     assert_same([found.phy2log], [current.phy2log], "the map")
     with refused("sgljax", "8 columns", "10 slots"):
         read_loads(INTEROP / "sgljax", current=current)
+
+
+def test_a_sum_over_slots_hides_no_bad_count(write):
+    current = in_order_plan(2, Topology(3, 6, 2))
+    counts = np.full((2, 6), 5.0)
+    for bad, said in [(-1, "-1"), (np.nan, "nan"), (np.inf, "inf")]:
+        counts[1, 2] = bad
+        path = write(jax_dump(counts))
+        with refused(str(path), f"logical_count[1, 2] = {said}"):
+            read_loads(path, current=current)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "float32", ">i8"])

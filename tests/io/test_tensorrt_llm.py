@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from io_samples_trt import (
-    INTEROP,
-    needs_interop,
+from rank_samples import (
     safetensors_bytes,
     write_expert_statistic,
     write_load_balancer,
 )
+from recorded import INTEROP, needs_interop
 from support import assert_same, refused
 
 from eplb_np import Topology, in_order_plan, make_plan
@@ -142,7 +141,7 @@ BAD_FOLDERS = {
         lambda f: change(f, 1, tensors(COUNTS[..., :4])), ["rank1", "(4,)", "8 experts"],
     ),
     "two axes": (lambda f: change(f, 1, tensors(COUNTS[..., None])), ["rank1", "(8, 1)"]),
-    "negative": (lambda f: change(f, 1, tensors(COUNTS - 20)), ["rank1", "negative"]),
+    "negative": (lambda f: change(f, 1, tensors(COUNTS - 20)), ["rank1", "'100_", "negative"]),
     "NaN": (lambda f: change(f, 1, tensors(COUNTS * np.nan)), ["rank1", "nan"]),
     "infinite": (lambda f: change(f, 1, tensors(COUNTS * np.inf)), ["inf"]),
     "no safetensors": (lambda f: (f / "rank1.safetensors").write_bytes(b"?"), ["rank1", "text"]),
@@ -258,6 +257,7 @@ BAD_PLANS = {
     "empty layers": (plan_text(rows="{}"), ["no layers"]),
     "null": (plan_text(rows=""), ["no layers"]),
     "other slots": (plan_text("3"), ["layer 1", "2 slots", "3"]),
+    "fewer slots": (plan_text("1"), ["layer 1", "2 slots", "is 1"]),
     "text keys": (plan_text(rows="{'1': [0, 1]}"), ["'1'", "ids of layers"]),
     "a negative key": (plan_text(rows="{-1: [0, 1]}"), ["'-1'"]),
     "a huge key": (plan_text(rows="{9999999: [0, 1]}"), ["9999999"]),
@@ -275,6 +275,7 @@ BAD_PLANS = {
     "a layer twice": (plan_text(rows="{1: [0, 1], 1: [1, 0]}"), ["key 1 again"]),
     "another key": (plan_text(more="extra: 1\n"), ["'extra'"]),
     "an alias": (plan_text(rows="{1: &a [0, 1], 2: *a}"), ["anchor"]),
+    "an anchor": (plan_text(rows="{1: &a [0, 1]}"), ["line 2", "anchor"]),
     "an alias alone": (plan_text(rows="*a"), ["alias"]),
     "a tag": (plan_text(rows="!!python/object/apply:os.system [x]"), ["tag"]),
     "a tagged key": (plan_text(rows="{!!int 1: [0, 1]}"), ["tag"]),

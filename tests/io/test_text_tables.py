@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from io_samples_flat import as_text
+from plain_samples import as_text
 from support import refused
 
 from eplb_np.io import read_loads
@@ -183,8 +183,8 @@ NO_TABLES = {
     "Python": Path(__file__).read_bytes(),
     "Python with numbers": b"x = 1\ny = 2\nprint(3, 4, 5, 6)\n",
     "HTML": b"<!DOCTYPE html>\n<html><body>\n<p>1,2,3</p>\n",
-    "YAML of TensorRT-LLM": b"num_slots: 6\ninitial_global_assignments:\n  1: [0, 1, 0, 2]\n",
-    "YAML, keys first": b"initial_global_assignments:\n  1: [0,1,0,2,3,1]\n  2: [2,0,2,1,3,2]\n",
+    "YAML, a map": b"slots: 6\nassignments:\n  1: [0, 1, 0, 2]\n",
+    "YAML, keys first": b"assignments:\n  1: [0,1,0,2,3,1]\n  2: [2,0,2,1,3,2]\n",
     "YAML, a list": b"- 1\n- 2\n- 3\n",
     "YAML, lists": b"- [0, 1, 2, 3, 4, 5]\n- [5, 4, 3, 2, 1, 0]\n",
     "YAML, keys": b"1: 2\n3: 4\n",
@@ -209,7 +209,8 @@ def test_what_is_no_table_is_of_no_known_format(kind, read):
 
 
 def test_what_is_no_text_is_not_called_one(read):
-    with refused("binary, not text"):
-        read(NO_TABLES["binary"])
+    for kind in ("binary", "zeros", "another encoding"):
+        with refused("binary, not text"):
+            read(NO_TABLES[kind])
     with refused("an empty file"):
         read(b"")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from io_samples_flat import INTEROP, as_expert_map, needs_interop
+from plain_samples import as_expert_map
+from recorded import INTEROP, needs_interop
 from support import refused
 
 from eplb_np import Plan, Topology, in_order_plan, make_plan
@@ -168,7 +169,7 @@ REFUSED = {
         ["moe_layer_count is 3", "2 layers", "give the number of layers"],
     ),
     "a count that is no number": (
-        lambda file, layer, device: file.update(moe_layer_count=True), ["moe_layer_count is True"],
+        lambda file, layer, device: file.update(moe_layer_count=2.0), ["moe_layer_count is 2.0"],
     ),
     "no layers": (
         lambda file, layer, device: file.update(layer_list=[]), ['no list "layer_list"'],
@@ -215,7 +216,8 @@ REFUSED = {
         ["device 1 of layer 1 holds 8", "8 slots", "0 .. 7"],
     ),
     "a negative expert": (
-        lambda file, layer, device: device.update(device_expert=[2, 0, 1, -1]), ["holds -1"],
+        lambda file, layer, device: device.update(device_expert=[2, 0, 1, -1]),
+        ["device 1 of layer 1 holds -1"],
     ),
     "a huge expert": (
         lambda file, layer, device: device.update(device_expert=[2, 0, 1, 10**30]), ["holds 1000"],

@@ -1,14 +1,11 @@
 """Sound files of TensorRT-LLM and Megatron-LM, written from counts, and damage to them.
 
 Counts [steps, layers, experts] are integers. The writers follow the formats, not their readers.
-Samples from elsewhere are not part of this project: the environment variable EPLB_NP_INTEROP names
-their folder.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
-
-INTEROP = Path(
-    os.environ.get("EPLB_NP_INTEROP", Path(__file__).parents[2] / "shared" / "data" / "interop")
-)
-needs_interop = pytest.mark.skipif(
-    not INTEROP.is_dir(), reason=f"no samples in {INTEROP}: set EPLB_NP_INTEROP to their folder"
-)
 
 NAMES = {"i8": "I64", "i4": "I32", "u1": "U8", "f2": "F16", "f4": "F32", "f8": "F64", "u8": "U64"}
 
@@ -33,14 +22,13 @@ def safetensors_bytes(
     tensors: Mapping[str, NDArray[Any]], names: Mapping[str, str] = NAMES, **header: Any
 ) -> bytes:
     """A file of safetensors; more keyword arguments are more keys of the header."""
-    data = b""
+    place = 0
     for key, tensor in tensors.items():
-        content = tensor.tobytes()
-        place = [len(data), len(data) + len(content)]
+        offsets = [place, place + tensor.nbytes]
         dtype = names[tensor.dtype.str[1:]]
-        header[key] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": place}
-        data += content
-    return safetensors_of(header, data)
+        header[key] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+        place += tensor.nbytes
+    return safetensors_of(header, b"".join(tensor.tobytes() for tensor in tensors.values()))
 
 
 def safetensors_of(header: object, data: bytes) -> bytes:

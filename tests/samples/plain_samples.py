@@ -3,19 +3,8 @@
 import csv
 import io
 import json
-import os
-from pathlib import Path
 
 import numpy as np
-import pytest
-
-INTEROP = Path(
-    os.environ.get("EPLB_NP_INTEROP", Path(__file__).parents[2] / "shared" / "data" / "interop")
-)
-needs_interop = pytest.mark.skipif(
-    not INTEROP.is_dir(),
-    reason=f"no sample files in {INTEROP}: set EPLB_NP_INTEROP to their folder",
-)
 
 
 def as_list(counts):
