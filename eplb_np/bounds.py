@@ -90,7 +90,7 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
 def _largest_replica(
     weight: NDArray[np.float64], num_slots: int, least: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Bound the largest replica of each layer; 0 where it is not above ``least``, which is quick."""
+    """Bound the largest replica of each layer; 0 where ``least`` is no smaller, for speed."""
     bound = np.zeros(weight.shape[0])
     larger = _needed(weight, least) > num_slots
     weight = weight[larger]
