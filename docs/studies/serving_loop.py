@@ -1,15 +1,18 @@
-"""A serving loop in one process: loads in, moves carried out on weights, the same output throughout.
+"""A serving loop in one process: moves carried out on weights, and the same output throughout.
 
-    python docs/studies/serving_loop.py
+    python docs/studies/serving_loop.py [--overhead]
 
-prints what `docs/serving.md` shows. The loads are drawn, with two changes of workload, and a GPU is
-lost and comes back. The weights are those of small experts, in slots as an engine has them.
+prints what `docs/serving.md` shows; with ``--overhead``, what the metrics cost. The loads are
+drawn, with two changes of workload, and a GPU is lost and comes back. The weights are those of
+small experts, in slots as an engine has them.
 
 Letters: L layers, E logical experts, P slots, T tokens, K experts of a token.
 """
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -146,9 +149,8 @@ def exported(registry: CollectorRegistry) -> list[str]:
     return [line for line in lines if not ("_bucket" in line or "_created" in line or "#" in line)]
 
 
-def main() -> tuple[list[str], list[str]]:
+def run() -> tuple[list[str], list[str]]:
     """Serve; return the table and the metrics."""
-    eplb_np.warmup()
     topology = Topology(EXPERTS, SLOTS, GPUS, NODES)
     metrics = RebalancerMetrics(Rebalancer(topology, LAYERS), model="tiny")
     table = ["window    seen  fetches  storage  expected  why"]
@@ -156,6 +158,36 @@ def main() -> tuple[list[str], list[str]]:
     return table, exported(metrics.registry)
 
 
+def milliseconds(planner: Rebalancer | RebalancerMetrics, loads: np.ndarray) -> list[float]:
+    """Median time of `observe` and of `propose`, once something has been planned."""
+    rows = []
+    for load in loads:
+        start = time.perf_counter()
+        planner.observe(load)
+        middle = time.perf_counter()
+        planner.propose()
+        rows.append((middle - start, time.perf_counter() - middle))
+    return list(1e3 * np.median(rows[2:], axis=0))
+
+
+def overhead(num_layers: int = 58, num_windows: int = 62) -> list[str]:
+    """What the metrics cost on a large model."""
+    base = workloads.skewed_load(num_layers, 256)
+    loads = workloads.scenario_trace(
+        "drift", workloads.related_profiles(base, 2), num_windows=num_windows
+    ).load
+    lines = ["                    observe  propose"]
+    for name, sizes in {"288 global 32": (288, 32), "288/8/4/32": (288, 32, 4, 8)}.items():
+        for metrics in (False, True):
+            rebalancer = Rebalancer(Topology(256, *sizes), num_layers)
+            planner = RebalancerMetrics(rebalancer) if metrics else rebalancer
+            times = milliseconds(planner, loads)
+            label = f"{name}{', metrics' if metrics else ''}"
+            lines.append(f"{label:22}{times[0]:5.2f}{times[1]:9.2f}")
+    return lines
+
+
 if __name__ == "__main__":
-    for lines in main():
+    eplb_np.warmup()
+    for lines in [overhead()] if sys.argv[1:] == ["--overhead"] else run():
         print(*lines, "", sep="\n")

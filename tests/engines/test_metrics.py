@@ -297,7 +297,9 @@ serve(0)
 
 def test_several_processes_of_a_server_export_together(tmp_path) -> None:
     """As engines do whose requests are served by several processes, one of which plans."""
-    code = SERVE + """
+    code = (
+        SERVE
+        + """
 from prometheus_client.multiprocess import MultiProcessCollector
 registry = client.CollectorRegistry()
 MultiProcessCollector(registry)
@@ -305,6 +307,7 @@ for line in client.generate_latest(registry).decode().splitlines():
     if line.startswith(("eplb_active_gpus", "eplb_windows_total")):
         print(line)
 """
+    )
     told = output_of(code, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)).splitlines()
     assert sorted(told) == ['eplb_active_gpus{model="m"} 6.0', 'eplb_windows_total{model="m"} 1.0']
 
@@ -312,7 +315,9 @@ for line in client.generate_latest(registry).decode().splitlines():
 @pytest.mark.same_without_jit
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_child_can_go_on_with_metrics_that_another_thread_was_using() -> None:
-    code = SERVE + """
+    code = (
+        SERVE
+        + """
 import os, signal, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of fork with threads
 stop = threading.Event()
@@ -337,4 +342,5 @@ stop.set()
 thread.join()
 print(sorted(set(wrong)))
 """
+    )
     assert output_of(code) == "[0]"
