@@ -201,7 +201,7 @@ class RebalancerMetrics:
         self._registry = used
         self._model = model
         self._split: Split = "even" if rebalancer.split == "even" else "best"
-        self._expected: tuple[Plan, float] | None = None
+        self._expected: tuple[Plan | None, float] = (None, math.nan)
         with _SHARED.lock:
             families = _SHARED.families.get(used) or _Families(used)
             if model in families.models:
@@ -248,15 +248,12 @@ class RebalancerMetrics:
             self._set_gpus()
             if busiest > 0:
                 seen = mean / busiest
-                expected = self._expected
-                known = expected is not None and expected[0] is plan
+                of_plan, expected = self._expected
+                shortfall = expected - seen if of_plan is plan else math.nan
                 self._count("eplb_mean_gpu_load", mean)
                 self._count("eplb_busiest_gpu_load", busiest)
                 self._set("eplb_balancedness_seen", seen)
-                self._set(
-                    "eplb_balancedness_shortfall",
-                    expected[1] - seen if expected is not None and known else math.nan,
-                )
+                self._set("eplb_balancedness_shortfall", shortfall)
 
     def propose(self) -> Proposal:
         """Propose a plan for the coming window, and count what is proposed.
@@ -270,15 +267,17 @@ class RebalancerMetrics:
         proposal = self._rebalancer.propose()
         seconds = time.perf_counter() - start
         bound = _best_balancedness(proposal)
+        # A plan without the GPUs that are gone is another one, even if nothing moves.
+        stays = proposal.stays and proposal.cause != "gpus"
         sources = None if proposal.moves is None else _sources(proposal.moves, proposal.plan)
         with _SHARED.lock:
             self._series["eplb_plan_duration_seconds", ""].observe(seconds)
-            self._count("eplb_proposals", 1, "stays" if proposal.stays else proposal.cause)
+            self._count("eplb_proposals", 1, "stays" if stays else proposal.cause)
             self._count("eplb_workload_changes", proposal.workload_changes)
             for source, number in (sources or {}).items():
                 self._count("eplb_moves", number, source)
             self._set_gpus()
-            if not proposal.stays:
+            if not stays:
                 self._set("eplb_last_change_timestamp_seconds", time.time())
             if self._rebalancer.current is proposal.plan:  # else another thread was faster
                 self._expected = proposal.plan, proposal.expected_balancedness

@@ -156,6 +156,19 @@ def test_a_plan_that_stays_is_no_change() -> None:
     assert told["eplb_proposals_total", "stays"] == 1
 
 
+def test_a_plan_without_a_gpu_is_a_change_even_if_nothing_moves() -> None:
+    metrics = RebalancerMetrics(Rebalancer(Topology(4, 8, 4), 1, limits=MoveLimits(total=0)))
+    first = metrics.propose()
+    changed = read(metrics.registry)["eplb_last_change_timestamp_seconds"]
+    metrics.rebalancer.use_gpus([1, 2, 3])
+    proposal = metrics.propose()
+    assert proposal.stays
+    assert proposal.plan != first.plan
+    told = read(metrics.registry)
+    assert (told["eplb_proposals_total", "gpus"], told["eplb_proposals_total", "stays"]) == (1, 0)
+    assert told["eplb_last_change_timestamp_seconds"] > changed
+
+
 def test_moves_count_where_they_read(monkeypatch) -> None:
     metrics = made()
     proposal = metrics.propose()
