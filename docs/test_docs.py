@@ -17,17 +17,24 @@ import weighted_tables
 from ablation import PLANNED, VARIANTS, Variant, plan_variant, print_table, read_or_make
 
 import eplb_np
+import eplb_np.engines.metrics
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 
 
 def test_api_reference_has_every_public_name_and_no_other() -> None:
-    plans, rest = (DOCS / "api.md").read_text().split("## Replays")
+    page = (DOCS / "api.md").read_text()
+    own_module = (
+        r"^\.\. currentmodule:: eplb_np\.engines\.metrics$(.*?)^\.\. currentmodule:: eplb_np$"
+    )
+    (exported,) = re.findall(own_module, page, re.MULTILINE | re.DOTALL)
+    plans, rest = page.replace(exported, "").split("## Replays")
     replayed, rest = rest.split("## Files")
     files, rest = rest.split("## Workloads")
     loads, on_gpu = rest.split("## On a GPU")
     directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
+    assert set(directive.findall(exported)) == set(eplb_np.engines.metrics.__all__)
     modules = {"cuda", "io", "replay", "workloads"}
     assert set(directive.findall(plans)) == set(eplb_np.__all__) - modules
     assert set(directive.findall(replayed)) == set(eplb_np.replay.__all__)
@@ -225,6 +232,47 @@ def test_a_moe_layer_in_jax_gives_the_same_output() -> None:
     page = (DOCS / "dispatch.md").read_text()
     for name in ("without replicas", "even split", "best split"):
         assert f"| {name} | {found[name]:.4g} |" in page
+
+
+def test_the_table_of_metrics_has_what_is_exported() -> None:
+    client = pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+    page = (DOCS / "serving.md").read_text()
+    rows = re.findall(r"^\| `(eplb_\w+)` \| (\w+) \|", page, re.MULTILINE)
+    registry = client.CollectorRegistry()
+    rebalancer = eplb_np.Rebalancer(eplb_np.Topology(4, 6, 2), 1)
+    eplb_np.engines.metrics.RebalancerMetrics(rebalancer, registry)
+    ends = {"counter": "_total"}
+    assert rows == [
+        (family.name + ends.get(family.type, ""), family.type) for family in registry.collect()
+    ]
+    used = set(re.findall(r"eplb_\w+(?=[\[{)\s])", page.split("```yaml")[1].split("```")[0]))
+    known = {*dict(rows), "eplb_plan_duration_seconds_bucket"}
+    assert used <= known
+
+
+@needs_jit
+def test_a_serving_loop_prints_what_the_page_shows() -> None:
+    """What it carries out, and that the output stays the same, it checks itself."""
+    pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+    import serving_loop
+
+    page = (DOCS / "serving.md").read_text()
+    table, metrics = serving_loop.run()
+    assert "\n".join(table) in page
+    shown = dict(re.findall(r"^(eplb_\S+) (\S+)$", page, re.MULTILINE))
+    for line in metrics:
+        name, value = line.rsplit(" ", 1)
+        assert "_seconds" in name or float(shown[name]) == pytest.approx(float(value))
+    cells = [line.split() for line in table[1:]]
+    seen, expected = ([float(row[column]) for row in cells] for column in (1, 4))
+    causes = [row[5] for row in cells]
+    assert causes[serving_loop.LOST_AFTER] == causes[serving_loop.BACK_AFTER] == "gpus"
+    assert int(cells[serving_loop.LOST_AFTER][3]) > 0
+    for switch in (8, 16):
+        assert causes[switch] == "workload"
+        assert seen[switch] < 0.9 < min(seen[switch + 1 : switch + 4])
+    assert min(seen[serving_loop.LOST_AFTER + 1 : switch]) > 0.9
+    assert min(expected) > 0.9
 
 
 @needs_jit
