@@ -48,7 +48,8 @@ class Plan:
     all others must be zero.
 
     JAX, on a CPU, shares the memory of int32 arrays with a plan (``jax.device_put``): they start at
-    addresses that are multiples of 64, and nobody writes to them.
+    addresses that are multiples of 64, and nobody writes to them. Compiled functions take
+    `eplb_np.dispatch.jax.tables`.
 
     Parameters
     ----------
