@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -90,13 +91,14 @@ def _as_int32(array: NDArray[Any]) -> NDArray[np.int32]:
     return array if own else aligned_copy(array, INT32)
 
 
-def quotas(splitter: Splitter, counts: Array, layer: int | Array) -> Array:
+def quotas(splitter: Splitter | Callable[[], Splitter], counts: Array, layer: int | Array) -> Array:
     """Split a batch of a layer, and share the split out to the ranks, inside ``jax.jit``.
 
     Parameters
     ----------
-    splitter : Splitter
-        Of the plan in use.
+    splitter : Splitter or callable
+        Of the plan in use; or a function that returns it, so that what is compiled can go on with
+        other plans of the same sizes.
     counts : jax.Array, shape [num_gpus, E], int
         Tokens of the rank on each GPU for each logical expert: the same on every rank.
     layer : int or jax.Array
@@ -111,13 +113,16 @@ def quotas(splitter: Splitter, counts: Array, layer: int | Array) -> Array:
     Raises
     ------
     ValueError
-        If ``splitter`` is not a `Splitter`, or ``counts`` has another shape or dtype. Numbers that
+        If there is no `Splitter`, or ``counts`` has another shape or dtype. Numbers that
         are wrong are found while the compiled function runs: then JAX raises an error of its own,
         which quotes the package's.
 
     Notes
     -----
-    A callback to the host (``jax.pure_callback``) of one layer. JAX must be 0.4.34 or later.
+    A callback to the host (``jax.pure_callback``) of one layer. JAX must be 0.4.34 or later. The
+    function is called while tracing, for the sizes, and whenever the compiled function runs.
+    If it returns the splitter of a plan while `assign` is given the table of another one, tokens
+    still find their experts, but the quotas are not met.
 
     Examples
     --------
@@ -129,9 +134,8 @@ def quotas(splitter: Splitter, counts: Array, layer: int | Array) -> Array:
     >>> jax.jit(lambda counts: quotas(splitter, counts, 0))(counts).tolist()
     [[5, 2, 3, 4], [0, 5, 4, 1]]
     """
-    check_is("splitter", splitter, Splitter, "make one of the plan in use")
-    plan = splitter.plan
-    wanted = plan.topology.num_gpus, plan.topology.num_experts
+    topology = _in_use(splitter).plan.topology
+    wanted = topology.num_gpus, topology.num_experts
     if counts.shape != wanted or not jnp.issubdtype(counts.dtype, jnp.integer):
         raise ValueError(
             f"counts has shape {counts.shape} and dtype {counts.dtype}: give integers "
@@ -139,13 +143,20 @@ def quotas(splitter: Splitter, counts: Array, layer: int | Array) -> Array:
         )
 
     def on_host(counts: Array, layer: Array) -> NDArray[np.int32]:
-        row, tokens = int(layer), np.asarray(counts)
-        slot_load = splitter.split_layer(row, tokens.sum(axis=0, dtype=np.int64))
-        return make_quotas(plan, slot_load, tokens, row).astype(np.int32)
+        current, row, tokens = _in_use(splitter), int(layer), np.asarray(counts)
+        slot_load = current.split_layer(row, tokens.sum(axis=0, dtype=np.int64))
+        return make_quotas(current.plan, slot_load, tokens, row).astype(np.int32)
 
-    like = np.empty((wanted[0], plan.topology.num_replicas), INT32)
+    like = np.empty((topology.num_gpus, topology.num_replicas), INT32)
     shared: Array = jax.pure_callback(on_host, like, counts, layer, vmap_method="sequential")
     return shared
+
+
+def _in_use(splitter: Splitter | Callable[[], Splitter]) -> Splitter:
+    """Return the splitter, or that of a function, or raise ``ValueError``."""
+    found = splitter() if callable(splitter) else splitter
+    check_is("splitter", found, Splitter, "make one of the plan in use")
+    return found
 
 
 def assign(topk_ids: Array, quotas: Array, log2phy: Array) -> Array:
