@@ -182,6 +182,8 @@ def run() -> dict[str, float]:
     def serve(name: str, plan: eplb_np.Plan, weights: Weights) -> None:
         tokens, inputs = traffic.tokens(), tables(plan)
         in_use.append(eplb_np.Splitter(plan))
+        # Calls that queue up can wait for each other forever where the devices are one CPU.
+        jax.block_until_ready((tokens, weights))
         expected, sizes = without(traffic.router, experts, tokens, inputs)
         found[f"{name}, without replicas"] = busiest(sizes)
         for way, layer in (("in turn", even), ("best split", best)):
