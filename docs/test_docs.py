@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -273,6 +276,28 @@ def test_a_serving_loop_prints_what_the_page_shows() -> None:
         assert seen[switch] < 0.9 < min(seen[switch + 1 : switch + 4])
     assert min(seen[serving_loop.LOST_AFTER + 1 : switch]) > 0.9
     assert min(expected) > 0.9
+
+
+@needs_jit
+def test_a_sharded_moe_layer_in_jax_is_planned_split_and_moved() -> None:
+    pytest.importorskip("jax", reason="JAX is not installed")
+    # In a process of its own: what makes 8 devices of the CPU holds for the whole process.
+    script = DOCS / "studies" / "moe_layer_sharded_jax.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (line.split(": ") for line in done.stdout.splitlines())
+    found = {name: float(value) for name, value in lines}
+    assert found["largest difference"] < 3e-7
+    page = (DOCS / "jax_tensorflow.md").read_text()
+    assert f"\n{found['moves']:.0f} weights moved." in page
+    for name in ("planned", "changed", "moved"):
+        ways = ("without replicas", "in turn", "best split")
+        row = " | ".join(f"{found[f'{name}, {way}']:.0f}" for way in ways)
+        assert f"| {name} | {row} |" in page
 
 
 @needs_jit

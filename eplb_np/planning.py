@@ -234,9 +234,9 @@ def plan_next(
     else:
         weight = expected.load.astype(np.float32, copy=False)
         maps, made_on = _make_maps_on(device, weight, wanted.topology, wanted.policy, num_threads)
-    if wanted.dtype != np.int64:
-        maps = Maps(*(array.astype(wanted.dtype) for array in maps))
-    return Plan._of_maps(maps, wanted.topology, wanted.policy, wanted.moe_layer_ids, made_on)
+    return Plan._of_maps(
+        maps, wanted.topology, wanted.policy, wanted.moe_layer_ids, wanted.dtype, made_on
+    )
 
 
 def make_maps(

@@ -416,4 +416,4 @@ def _without(plan: Plan, lost_gpus: frozenset[int]) -> Plan:
     phy2log = np.where(lost, plan.dtype.type(EMPTY), plan.phy2log)
     phyrank = np.where(lost, plan.dtype.type(EMPTY), plan.phyrank)
     maps = Maps(phy2log, phyrank, count_replicas(phy2log, plan.topology.num_experts))
-    return Plan._of_maps(maps, plan.topology, plan.policy, plan.moe_layer_ids or ())
+    return Plan._of_maps(maps, plan.topology, plan.policy, plan.moe_layer_ids or (), plan.dtype)

@@ -16,6 +16,9 @@ EMPTY = np.int64(-1)
 """The one sentinel: a slot without a replica, an entry of ``log2phy`` after an expert's last
 replica, the source of a fetch from storage."""
 
+ALIGNMENT = 64
+"""Bytes. JAX, on a CPU, takes over an array without a copy if its address is a multiple of it."""
+
 
 class Maps(NamedTuple):
     """What every policy makes: the experts in the slots, their ranks, the counts."""
@@ -39,6 +42,25 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
+
+
+def aligned_copy(array: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
+    """Copy to a read-only array whose address is a multiple of `ALIGNMENT`."""
+    kind = array.dtype if dtype is None else dtype
+    room = np.empty(array.size * kind.itemsize + ALIGNMENT - 1, np.uint8)
+    start = -room.__array_interface__["data"][0] % ALIGNMENT
+    copy: NDArray[Any] = np.ndarray(array.shape, kind, room, start)
+    copy[...] = array
+    copy.flags.writeable = False
+    return copy
+
+
+def as_plan_array(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a read-only array of a plan's dtype: aligned if that is int32, which is for JAX.
+
+    int64 arrays stay where they are: by default, JAX copies them to int32 anyway.
+    """
+    return read_only(array) if dtype == np.int64 else aligned_copy(array, dtype)
 
 
 def count_replicas(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) -> NDArray[Any]:
