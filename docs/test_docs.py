@@ -15,6 +15,7 @@ import split_times
 import splitting
 import weighted_tables
 from ablation import PLANNED, VARIANTS, Variant, plan_variant, print_table, read_or_make
+from support import engine_modules
 
 import eplb_np
 
@@ -25,13 +26,18 @@ ROOT = DOCS.parent
 def test_api_reference_has_every_public_name_and_no_other() -> None:
     plans, rest = (DOCS / "api.md").read_text().split("## Replays")
     replayed, rest = rest.split("## Files")
-    files, rest = rest.split("## Workloads")
+    files, rest = rest.split("## Engines")
+    engines, rest = rest.split("## Workloads")
     loads, on_gpu = rest.split("## On a GPU")
     directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
     modules = {"cuda", "io", "replay", "workloads"}
     assert set(directive.findall(plans)) == set(eplb_np.__all__) - modules
     assert set(directive.findall(replayed)) == set(eplb_np.replay.__all__)
     assert set(directive.findall(files)) == set(eplb_np.io.__all__)
+    _, *of_engines = engines.split(".. currentmodule:: ")
+    assert {part.split()[0]: set(directive.findall(part)) for part in of_engines} == {
+        module.__name__: set(module.__all__) for module in engine_modules()
+    }
     assert set(directive.findall(loads)) == set(eplb_np.workloads.__all__)
     assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
 

@@ -86,7 +86,8 @@ def main(words: list[str]) -> None:
         child = os.fork()
         if child:
             raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    print(digests())
+    sys.stdout.write(digests())
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

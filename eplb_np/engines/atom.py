@@ -86,10 +86,13 @@ def make_rebalance_experts(
 
         Returns
         -------
-        physical_to_logical, logical_to_physical, count : tensor or ndarray, int32
-            Logical expert in each slot [L, P]; slots of each expert [L, E, X], -1 after the last,
-            where X is the largest number of replicas; and the number of replicas [L, E]. New
-            tensors on the device of ``weight``, or new arrays if that is none.
+        physical_to_logical : tensor or ndarray, shape [L, P], int32
+            Logical expert in each slot: a new tensor on the device of ``weight``, or a new array
+            if that is none. So are the others.
+        logical_to_physical : tensor or ndarray, shape [L, E, X], int32
+            Slots of each expert, -1 after the last; X is the largest number of replicas.
+        count : tensor or ndarray, shape [L, E], int32
+            Number of replicas of each expert.
 
         Raises
         ------

@@ -152,6 +152,11 @@ START = """
 from eplb_np.engines.atom import install
 install()  # every process that is started runs this, too
 
+if __name__ == "__main__":
+    import runpy
+    runpy.run_module("atom.server", run_name="__main__")
+"""
+SERVER = """
 import multiprocessing
 from atom.worker import engine
 
@@ -178,6 +183,7 @@ def test_processes_that_atom_starts_have_the_function_too(tmp_path):
     """ATOM's engine is a fresh process, and starts its workers as fresh ones."""
     (tmp_path / "atom" / "model_ops").mkdir(parents=True)
     (tmp_path / "atom" / "model_ops" / "eplb.py").write_text("def rebalance_experts(): ...")
+    (tmp_path / "atom" / "server.py").write_text(SERVER)
     (tmp_path / "atom" / "worker.py").write_text(WORKER)
     (tmp_path / "serve.py").write_text(START)
     folders = f"{PACKAGE.parent}{os.pathsep}{tmp_path}"
