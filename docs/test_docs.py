@@ -18,6 +18,7 @@ import split_times
 import splitting
 import weighted_tables
 from ablation import PLANNED, VARIANTS, Variant, plan_variant, print_table, read_or_make
+from support import engine_modules
 
 import eplb_np
 import eplb_np.engines.metrics
@@ -34,7 +35,8 @@ def test_api_reference_has_every_public_name_and_no_other() -> None:
     (exported,) = re.findall(own_module, page, re.MULTILINE | re.DOTALL)
     plans, rest = page.replace(exported, "").split("## Replays")
     replayed, rest = rest.split("## Files")
-    files, rest = rest.split("## Workloads")
+    files, rest = rest.split("## Engines")
+    engines, rest = rest.split("## Workloads")
     loads, on_gpu = rest.split("## On a GPU")
     directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
     assert set(directive.findall(exported)) == set(eplb_np.engines.metrics.__all__)
@@ -42,6 +44,10 @@ def test_api_reference_has_every_public_name_and_no_other() -> None:
     assert set(directive.findall(plans)) == set(eplb_np.__all__) - modules
     assert set(directive.findall(replayed)) == set(eplb_np.replay.__all__)
     assert set(directive.findall(files)) == set(eplb_np.io.__all__)
+    _, *of_engines = engines.split(".. currentmodule:: ")
+    assert {part.split()[0]: set(directive.findall(part)) for part in of_engines} == {
+        module.__name__: set(module.__all__) for module in engine_modules()
+    }
     assert set(directive.findall(loads)) == set(eplb_np.workloads.__all__)
     assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
 

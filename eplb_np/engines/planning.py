@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eplb_np._arguments import as_size
+from eplb_np._arguments import as_size, check_multiple
 from eplb_np._loads.host import as_array, as_history
 from eplb_np.maps.maps import EMPTY, count_replicas, rank_by_slots
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits
@@ -36,11 +36,13 @@ def topology_for(
     """Return the sizes as engines mean them: what does not divide is left out, not refused.
 
     Nodes that do not divide the GPUs, and groups that do not divide the experts, count as one.
+    Raises ``ValueError`` unless all GPUs have the same number of slots, as engines assume.
     """
-    gpus = as_size("num_gpus", num_gpus)
+    gpus, slots = as_size("num_gpus", num_gpus), as_size("num_replicas", num_replicas)
+    check_multiple("num_replicas", slots, "num_gpus", gpus, least=num_experts)
     nodes, groups = as_size("num_nodes", num_nodes), as_size("num_groups", num_groups)
     return Topology(
-        num_experts, num_replicas, gpus,
+        num_experts, slots, gpus,
         nodes if gpus % nodes == 0 else 1,
         groups if num_experts % groups == 0 else 1,
     )  # fmt: skip

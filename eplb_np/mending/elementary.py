@@ -10,7 +10,7 @@ Microsystems, 1993), then plain Taylor series, whose rest is below 1e-17.
 from __future__ import annotations
 
 import math
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import numpy as np
 
@@ -24,7 +24,11 @@ SQRT_HALF = 0.7071067811865476
 
 SHIFT = 5
 PARTS = 1 << SHIFT
-ROOTS = np.array([float(Decimal(2) ** (Decimal(i) / PARTS)) for i in range(PARTS)])
+EXACT = Context(prec=40)
+"""That of the thread may be anybody's."""
+ROOTS = np.array(
+    [float(EXACT.power(Decimal(2), EXACT.divide(Decimal(i), Decimal(PARTS)))) for i in range(PARTS)]
+)
 LOG_ODD = tuple(1.0 / i for i in range(23, 1, -4))
 LOG_EVEN = tuple(1.0 / i for i in range(25, 3, -4))
 LEAST_POWER = -1075
