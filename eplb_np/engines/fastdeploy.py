@@ -123,10 +123,10 @@ def rebalance_experts(
     """
     load = np.asarray(weight)
     num_layers, num_experts = load.shape
-    first = np.tile(np.arange(num_replicas) % num_experts, (num_layers, 1))
     same = bool((load == load[:, :1]).all())
-    gpus = num_gpus if not same else 1
-    plan = plan_for(load, topology_for(num_experts, num_replicas, gpus), first, Wishes())
+    first = np.tile(np.arange(num_replicas) % num_experts, (num_layers, 1)) if same else None
+    topology = topology_for(num_experts, num_replicas, 1 if same else num_gpus)
+    plan = plan_for(load, topology, first, Wishes())
     width = min(WIDTH, num_replicas - num_experts + 1)
     tables = tables_of(plan, load, width) if weighted and not same else tables_of(plan)
     phy2log, log2phy, count = (table.astype(np.int32) for table in tables)
