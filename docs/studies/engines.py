@@ -1,13 +1,15 @@
 """What each serving engine gains: loads as it hands them over, tokens as it dispatches them.
 
-    python docs/studies/engines.py [--loads FOLDER] [--windows 19] [--tokens 16384] [--only vLLM]
+    python docs/studies/engines.py [--loads FOLDER] [--seeds 2] [--windows 19] [--only vLLM]
 
 Draws traces as `replays.py` does; a window stands for 1,000 forward passes. Each engine starts from
 its first map and plans when it would, from the windows that it would have seen: by its own policy
-(DeepSeek's) and by the adapter of `eplb_np.engines`. Each window then is judged by a batch of
-tokens drawn from its shares, which are dispatched as the engine does it, in every fourth layer.
-Prints a Markdown table for each engine: balancedness, the mean GPU's tokens over the busiest one's;
-the percentage of slots for which a plan fetches weights; milliseconds to plan all layers.
+(DeepSeek's), and by ours as it is plugged in: without limits, and with at most 10 fetches for each
+GPU and plan after the first one. Each window then is judged by a batch of 16,384 tokens drawn from
+its shares, which are dispatched as the engine does it, in every sixth layer. Prints a Markdown
+table for each engine, of means over the seeds: balancedness, the mean GPU's tokens over the busiest
+one's; the percentage of slots for which a plan fetches weights, from the second plan on;
+milliseconds to plan all layers.
 
 Balance and moves are deterministic. The times are for the machine that ran it.
 """
@@ -37,7 +39,8 @@ SCENARIOS: tuple[Scenario, ...] = ("switches", "ramps", "drift", "stationary")
 JUDGED = ("288/8/4/32", "288 global 32")
 LIMITS = eplb_np.MoveLimits(per_gpu=10)
 TOP_K = 8
-LAYERS = slice(None, None, 4)
+NUM_TOKENS = 16384
+LAYERS = slice(None, None, 6)  # that are judged
 
 Ints = NDArray[np.int64]
 Ask = Callable[[Ints, eplb_np.Topology, Ints], Tables]
@@ -123,26 +126,27 @@ class Engine(NamedTuple):
 
 
 ROWS, RANDOM = Dispatch("token row", by_row=True), Dispatch("random")
-OURS = {"own": deepseek, "eplb_np": ours(), "limited": ours(LIMITS)}
+OURS = {"own": deepseek, "ours": ours(), "limited": ours(LIMITS)}
 ENGINES = (
     Engine("vLLM", 3, 1, OURS, (ROWS,)),
     Engine("ATOM", 3, 1, OURS, (Dispatch("own GPU, token row", "GPU", by_row=True),)),
     Engine(
         "SGLang", 1, 1,
-        {"own": deepseek, "eplb_np": hook_of_sglang(), "limited": hook_of_sglang(limits=LIMITS),
-         "weighted": hook_of_sglang(weighted=True)},
+        {"own": deepseek, "ours": hook_of_sglang(), "weighted": hook_of_sglang(weighted=True),
+         "limited": hook_of_sglang(limits=LIMITS),
+         "limited, weighted": hook_of_sglang(limits=LIMITS, weighted=True)},
         (Dispatch("dynamic, no all-to-all", by_row=True), Dispatch("dynamic, all-to-all"),
          Dispatch("static", "static")),
     ),
     Engine(
         "sglang-jax", 0, 1,
-        {"own": deepseek, "eplb_np": hook_of_sglang_jax(weighted=False),
+        {"own": deepseek, "ours": hook_of_sglang_jax(weighted=False),
          "weighted": hook_of_sglang_jax(weighted=True)},
         (Dispatch("dynamic"),),
     ),
     Engine(
         "FastDeploy", 3, 3,
-        {"own": own_of_fastdeploy, "eplb_np": hook_of_fastdeploy(weighted=False),
+        {"own": own_of_fastdeploy, "ours": hook_of_fastdeploy(weighted=False),
          "weighted": hook_of_fastdeploy(weighted=True)},
         (RANDOM,), ("288 global 32",),
     ),
@@ -175,7 +179,7 @@ def near_slots(tables: Tables, topology: eplb_np.Topology, how: str) -> Ints:
 
 
 def dispatched(
-    counts: Ints, tables: Tables, topology: eplb_np.Topology, how: Dispatch, num_tokens: int
+    counts: Ints, tables: Tables, topology: eplb_np.Topology, how: Dispatch
 ) -> Ints:
     """Tokens of each GPU, [L, G], of a batch with these tokens for each expert, [L, E]."""
     rng = np.random.default_rng(7)
@@ -189,15 +193,15 @@ def dispatched(
         layer = np.broadcast_to(layers[..., None], near.shape)
         np.add.at(slots, (layer[held], near[held]), from_rank[held])
         left = np.where(held, 0, from_rank).sum(axis=2)
-    rows, entries = np.full(left.shape, num_tokens), tables.count
+    rows, entries = np.full(left.shape, NUM_TOKENS), tables.count
     for entry in range(tables.log2phy.shape[2]):
-        ours_ = entry < entries
+        used = entry < entries
         if how.by_row:  # an expert's tokens are rows drawn without replacement
-            mine = np.where(ours_, (num_tokens - entry - 1) // entries + 1, 0)
+            mine = np.where(used, (NUM_TOKENS - entry - 1) // entries + 1, 0)
             taken = rng.hypergeometric(mine, rows - mine, np.minimum(left, rows))
             rows = rows - mine
         else:
-            taken = rng.binomial(left, np.where(ours_, 1 / np.maximum(entries - entry, 1), 0))
+            taken = rng.binomial(left, np.where(used, 1 / np.maximum(entries - entry, 1), 0))
         np.add.at(slots, (np.broadcast_to(layers, left.shape), tables.log2phy[:, :, entry]), taken)
         left = left - taken
     return slots.reshape(len(slots), topology.num_gpus, -1).sum(axis=2)
@@ -214,25 +218,34 @@ def fetched_share(old: Ints, new: Ints, topology: eplb_np.Topology) -> float:
 
 
 class Served(NamedTuple):
-    """What one way to plan gave on one trace."""
+    """What one way to plan gave on one trace, or on several."""
 
-    balancedness: list[float]  # of each dispatch
-    fetched: float  # mean share of a plan, the first one left out
+    balancedness: NDArray[np.float64]  # of each dispatch
+    fetched: float  # mean share of a plan, without the first one
     seconds: float  # median of a plan
+
+    @classmethod
+    def mean_of(cls, several: Sequence[Served]) -> Served:
+        """Mean over traces."""
+        balancedness, fetched, seconds = zip(*several, strict=True)
+        return cls(np.mean(balancedness, axis=0), float(np.mean(fetched)), float(np.mean(seconds)))
 
 
 def serve(
-    engine: Engine, ask: Ask, trace: workloads.LoadTrace, topology: eplb_np.Topology, tokens: int
+    engine: Engine, way: str, trace: workloads.LoadTrace, topology: eplb_np.Topology
 ) -> Served:
     """Plan when the engine would, and judge every window after the first plan."""
     num_layers = trace.load.shape[1]
     in_use = np.tile(np.arange(topology.num_replicas) % topology.num_experts, (num_layers, 1))
+    ask = engine.ways[way if way == "own" else "ours"]
     tables: Tables | None = None
     fetched, seconds = [], []
     mean, busiest = 0.0, np.zeros(len(engine.dispatches))
     first = max(engine.interval, 1)
     for window in range(first, len(trace.load)):
         if tables is None or (engine.interval and (window - first) % engine.interval == 0):
+            if tables is not None or not engine.interval:
+                ask = engine.ways[way]
             start = time.perf_counter()
             tables = ask(trace.load[window - engine.summed : window], topology, in_use)
             seconds.append(time.perf_counter() - start)
@@ -240,50 +253,52 @@ def serve(
             in_use = tables.phy2log
         share = trace.mean[window, LAYERS]
         rng = np.random.default_rng(window)
-        counts = rng.multinomial(TOP_K * tokens, share / share.sum(axis=1, keepdims=True))
+        counts = rng.multinomial(TOP_K * NUM_TOKENS, share / share.sum(axis=1, keepdims=True))
         judged = Tables(*(table[LAYERS] for table in tables))
         mean += counts.sum() / topology.num_gpus
         for number, dispatch in enumerate(engine.dispatches):
-            gpus = dispatched(counts, judged, topology, dispatch, tokens)
+            gpus = dispatched(counts, judged, topology, dispatch)
             busiest[number] += gpus.max(axis=1).sum()
-    later = fetched[1:] or fetched
-    return Served(list(mean / busiest), float(np.mean(later)), float(np.median(seconds)))
+    return Served(mean / busiest, float(np.mean(fetched[1:] or 0)), float(np.median(seconds)))
 
 
 def print_table(
-    engine: Engine, profiles: NDArray[Any], num_windows: int, tokens: int,
+    engine: Engine, profiles: NDArray[Any], num_seeds: int, num_windows: int,
     scenarios: Sequence[Scenario] = SCENARIOS,
 ) -> None:  # fmt: skip
     """Print the table of one engine: a row for each deployment, trace and dispatch."""
-    ways = list(engine.ways)
     dispatch = ["dispatch"] * (len(engine.dispatches) > 1)
-    head = ["deployment", "trace", *dispatch, *ways]
-    head += [f"% fetched, {way}" for way in ways if way != "weighted"]
-    head += [f"ms, {way}" for way in ways if way != "limited"]
+    planned_again = [way for way in engine.ways if "weighted" not in way and engine.interval]
+    timed = [way for way in engine.ways if way not in ("own", "limited", "limited, weighted")]
+    head = ["deployment", "trace", *dispatch, *engine.ways]
+    head += [f"% fetched, {way}" for way in planned_again] + [f"ms, {way}" for way in timed]
     print(f"| {' | '.join(head)} |")
     texts = 2 + len(dispatch)
     print(f"|{'---|' * texts}{'--:|' * (len(head) - texts)}")
     for deployment in engine.deployments:
         topology = topology_of(deployment, profiles.shape[2])
         for scenario in scenarios:
-            trace = workloads.scenario_trace(scenario, profiles, num_windows=num_windows)
+            traces = [
+                workloads.scenario_trace(scenario, profiles, num_windows=num_windows, seed=seed)
+                for seed in range(num_seeds)
+            ]
             served = {
-                way: serve(engine, ask, trace, topology, tokens)
-                for way, ask in engine.ways.items()
+                way: Served.mean_of([serve(engine, way, trace, topology) for trace in traces])
+                for way in engine.ways
             }
             for number, how in enumerate(engine.dispatches):
                 cells = [deployment, scenario, *([how.name] if dispatch else [])]
-                cells += [f"{served[way].balancedness[number]:.3f}" for way in ways]
-                cells += [f"{100 * served[way].fetched:.1f}" for way in ways if way != "weighted"]
-                cells += [f"{1e3 * served[way].seconds:.0f}" for way in ways if way != "limited"]
+                cells += [f"{result.balancedness[number]:.3f}" for result in served.values()]
+                cells += [f"{100 * served[way].fetched:.1f}" for way in planned_again]
+                cells += [f"{1e3 * served[way].seconds:.0f}" for way in timed]
                 print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--loads", type=Path, metavar="FOLDER", help="recorded loads")
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--windows", type=int, default=19)
-    parser.add_argument("--tokens", type=int, default=16384, help="tokens of a batch")
     parser.add_argument("--only", choices=[engine.name for engine in ENGINES], metavar="ENGINE")
     options = parser.parse_args(arguments)
     eplb_np.warmup()
@@ -291,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for engine in ENGINES:
         if options.only in (None, engine.name):
             print(f"\n{engine.name}\n")
-            print_table(engine, profiles, options.windows, options.tokens)
+            print_table(engine, profiles, options.seeds, options.windows)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def rebalance_experts(
     topology = topology_for(
         load.shape[1], len(served), int(alive.sum()), num_nodes, num_groups or 1
     )
-    in_use = _map_in_use(num_physical_experts)
+    in_use = _map_in_use(num_physical_experts, num_local_physical_experts)
     plan = plan_for(
         load, topology, None if in_use is None else in_use[:, served], Wishes(limits)
     )
@@ -164,14 +164,22 @@ def _like(tokens: Any, tables: Tables) -> tuple[Any, Any, Any]:
     return phy2log, log2phy, count
 
 
-def _map_in_use(num_slots: int) -> NDArray[np.int64] | None:
-    """Return the map in use, [L, P], which is the same on all ranks; None at start."""
+def _map_in_use(num_slots: int, slots_of_gpu: int) -> NDArray[np.int64] | None:
+    """Return the map in use, [L, P], which is the same on all ranks; None at start.
+
+    Ranks that were gone stand in it with expert 0 in all their slots, which then are empty.
+    """
     module = sys.modules.get(LOCATION)
     metadata = module.get_global_expert_location_metadata() if module is not None else None
     if metadata is None:
         return None
-    slots = np.asarray(metadata.physical_to_logical_map_cpu, np.int64)
-    return slots if slots.shape[1:] == (num_slots,) else None
+    slots = np.array(metadata.physical_to_logical_map_cpu, np.int64)
+    if slots.shape[1:] != (num_slots,):
+        return None
+    gpus = slots.reshape(len(slots), -1, slots_of_gpu)
+    if slots_of_gpu > 1:
+        gpus[(gpus == 0).all(axis=2)] = EMPTY
+    return slots
 
 
 def _alive(num_gpus: int) -> NDArray[np.bool_]:

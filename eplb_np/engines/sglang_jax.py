@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eplb_np.engines.patching import Planner, put_in, take_out
 from eplb_np.engines.planning import Wishes, plan_for, topology_for
-from eplb_np.engines.tables import WIDTH, Tables, tables_of
+from eplb_np.engines.tables import WIDTH, tables_of
 
 MODULE = "sgl_jax.srt.eplb.eplb_algorithms"
 
@@ -81,7 +81,7 @@ def rebalance_experts(
     phy2log : ndarray, shape [L, P], int64
         Logical expert in each slot.
     log2phy : ndarray, shape [L, E, X], int64
-        Slots of each expert, padded with -1; with ``weighted``, slots stand several times.
+        Slots of each expert, padded with -1, X <= P; with ``weighted``, slots stand several times.
     count : ndarray, shape [L, E], int64
         Entries of each expert in ``log2phy``.
 
@@ -103,5 +103,6 @@ def rebalance_experts(
         num_nodes, num_groups or 1,
     )  # fmt: skip
     plan = plan_for(load, topology, None, Wishes())
-    tables: Tables = tables_of(plan, load, WIDTH) if weighted else tables_of(plan)
-    return tables
+    if not weighted:
+        return tables_of(plan)
+    return tables_of(plan, load, min(WIDTH, num_physical_experts))
