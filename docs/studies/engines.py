@@ -37,7 +37,7 @@ from eplb_np.workloads.traces import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = ("switches", "ramps", "drift", "stationary")
 JUDGED = ("288/8/4/32", "288 global 32")
-LIMITS = eplb_np.MoveLimits(per_gpu=10)
+NO_LIMITS, LIMITS = eplb_np.MoveLimits(), eplb_np.MoveLimits(per_gpu=10)
 TOP_K = 8
 NUM_TOKENS = 16384
 LAYERS = slice(None, None, 6)  # that are judged
@@ -51,7 +51,7 @@ def deepseek(load: Ints, topology: eplb_np.Topology, in_use: Ints) -> Tables:
     return tables_of(eplb_np.make_plan(load.sum(axis=0), topology, policy="deepseek"))
 
 
-def ours(limits: eplb_np.MoveLimits = eplb_np.MoveLimits()) -> Ask:
+def ours(limits: eplb_np.MoveLimits = NO_LIMITS) -> Ask:
     """Plan as the policies of vLLM and ATOM do."""
 
     def ask(load: Ints, topology: eplb_np.Topology, in_use: Ints) -> Tables:
@@ -158,7 +158,7 @@ def near_slots(tables: Tables, topology: eplb_np.Topology, how: str) -> Ints:
     gpus, slots_of_gpu = topology.num_gpus, topology.num_replicas // topology.num_gpus
     gpu = np.where(tables.log2phy < 0, -1, tables.log2phy // slots_of_gpu)
     rng = np.random.default_rng(42)
-    near = np.full((*tables.count.shape, gpus), -1)
+    near = np.full((*tables.entries.shape, gpus), -1)
     for rank in range(gpus):
         own = gpu == rank
         held = own.any(axis=2)
@@ -169,18 +169,16 @@ def near_slots(tables: Tables, topology: eplb_np.Topology, how: str) -> Ints:
         for rank in range(gpus):
             row = near[:, :, rank]
             on_node = (gpu // per_node == rank // per_node) & (gpu >= 0)
-            narrows = on_node.any(axis=2) & (on_node.sum(axis=2) < tables.count)
+            narrows = on_node.any(axis=2) & (on_node.sum(axis=2) < tables.entries)
             choice = np.where(narrows, on_node.argmax(axis=2), rng.permuted(
                 np.broadcast_to(np.arange(gpus), (*row.shape, gpus)), axis=2
-            )[..., rank] % tables.count)  # fmt: skip
+            )[..., rank] % tables.entries)  # fmt: skip
             slot = np.take_along_axis(tables.log2phy, choice[..., None], axis=2)[..., 0]
             near[:, :, rank] = np.where(row < 0, slot, row)
     return near
 
 
-def dispatched(
-    counts: Ints, tables: Tables, topology: eplb_np.Topology, how: Dispatch
-) -> Ints:
+def dispatched(counts: Ints, tables: Tables, topology: eplb_np.Topology, how: Dispatch) -> Ints:
     """Tokens of each GPU, [L, G], of a batch with these tokens for each expert, [L, E]."""
     rng = np.random.default_rng(7)
     slots = np.zeros(tables.phy2log.shape, np.int64)
@@ -193,7 +191,7 @@ def dispatched(
         layer = np.broadcast_to(layers[..., None], near.shape)
         np.add.at(slots, (layer[held], near[held]), from_rank[held])
         left = np.where(held, 0, from_rank).sum(axis=2)
-    rows, entries = np.full(left.shape, NUM_TOKENS), tables.count
+    rows, entries = np.full(left.shape, NUM_TOKENS), tables.entries
     for entry in range(tables.log2phy.shape[2]):
         used = entry < entries
         if how.by_row:  # an expert's tokens are rows drawn without replacement

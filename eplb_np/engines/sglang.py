@@ -136,15 +136,13 @@ def rebalance_experts(
         load.shape[1], len(served), int(alive.sum()), num_nodes, num_groups or 1
     )
     in_use = _map_in_use(num_physical_experts, num_local_physical_experts)
-    plan = plan_for(
-        load, topology, None if in_use is None else in_use[:, served], Wishes(limits)
-    )
+    plan = plan_for(load, topology, None if in_use is None else in_use[:, served], Wishes(limits))
     width = min(WIDTH, len(served))
     local = tables_of(plan, load, width) if weighted else tables_of(plan)
     phy2log = np.zeros((len(load), num_physical_experts), np.int64)
     phy2log[:, served] = local.phy2log
     log2phy = np.where(local.log2phy == EMPTY, EMPTY, served[local.log2phy])
-    return _like(tokens_per_expert, Tables(phy2log, log2phy, local.count))
+    return _like(tokens_per_expert, Tables(phy2log, log2phy, local.entries))
 
 
 def _added_up(tokens: Any) -> NDArray[np.float64]:

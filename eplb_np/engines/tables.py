@@ -21,7 +21,7 @@ class Tables(NamedTuple):
 
     phy2log: NDArray[np.int64]
     log2phy: NDArray[np.int64]
-    count: NDArray[np.int64]
+    entries: NDArray[np.int64]
 
 
 def tables_of(plan: Plan, load: ArrayLike | None = None, width: int = WIDTH) -> Tables:
@@ -35,6 +35,6 @@ def tables_of(plan: Plan, load: ArrayLike | None = None, width: int = WIDTH) -> 
         log2phy = plan.log2phy
     else:
         log2phy = plan.weighted_log2phy(load, max(width, most), every_replica=True)
-    count = (log2phy >= 0).sum(axis=-1)
-    used = np.array(log2phy[:, :, : count.max()], dtype=np.int64, order="C")
-    return Tables(plan.phy2log.astype(np.int64), used, count)
+    entries = (log2phy >= 0).sum(axis=-1)
+    used = np.array(log2phy[:, :, : entries.max()], dtype=np.int64, order="C")
+    return Tables(plan.phy2log.astype(np.int64), used, entries)

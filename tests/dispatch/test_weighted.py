@@ -100,9 +100,7 @@ def test_each_replica_has_an_entry_and_few_more_than_its_share(num_replicas, wid
     share = random_shares(np.random.default_rng(5), 60, num_replicas)
     at_least = np.ones_like(share, dtype=np.int64)
     every = [
-        np.array(c)
-        for c in product(range(1, width + 1), repeat=num_replicas)
-        if sum(c) <= width
+        np.array(c) for c in product(range(1, width + 1), repeat=num_replicas) if sum(c) <= width
     ]
     for row, count in zip(share, closest_counts(share, width, at_least), strict=True):
         assert (count >= 1).all()

@@ -52,9 +52,7 @@ def test_in_and_out_again(monkeypatch):
         return args, fd_config, others
 
     module = engine_module(monkeypatch, fastdeploy.MODULE, rebalance_experts=own)
-    manager = engine_module(
-        monkeypatch, "fastdeploy.eplb.experts_manager", rebalance_experts=own
-    )
+    manager = engine_module(monkeypatch, "fastdeploy.eplb.experts_manager", rebalance_experts=own)
     fastdeploy.uninstall()
     together = SimpleNamespace(afd_config=SimpleNamespace(enable_afd=False))
     apart = SimpleNamespace(afd_config=SimpleNamespace(enable_afd=True))

@@ -73,7 +73,7 @@ def ask(tokens, algorithm=EplbAlgorithm.deepseek_hierarchical, *, groups=4, node
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def in_use(monkeypatch):
     """Let SGLang hold a map in use, or none."""
     held = SimpleNamespace(metadata=None)
@@ -88,7 +88,7 @@ def in_use(monkeypatch):
     return hold
 
 
-@pytest.fixture()
+@pytest.fixture
 def active_ranks(monkeypatch):
     """Let SGLang watch ranks."""
 
@@ -260,7 +260,8 @@ def test_loads_without_the_engine_and_without_torch():
     code = (
         "import sys, eplb_np.engines.sglang, eplb_np.engines.sglang_jax, "
         "eplb_np.engines.fastdeploy\n"
-        "assert not {'torch', 'sglang', 'sgl_jax', 'jax', 'fastdeploy', 'paddle'} & set(sys.modules)"
+        "engines = {'torch', 'sglang', 'sgl_jax', 'jax', 'fastdeploy', 'paddle'}\n"
+        "assert not engines & set(sys.modules)"
     )
     assert run_python("-c", code).returncode == 0
     with pytest.raises(ImportError):
