@@ -73,8 +73,6 @@ def closest_counts(share: Doubles, width: int, at_least: Ints | None = None) -> 
         np.put_along_axis(rank, order, places, axis=1)
         count += rank < num_entries - count.sum(axis=1, keepdims=True)
         excess = (count / num_entries - share).max(axis=1)
-        if at_least is not None:
-            excess[at_least.sum(axis=1) > num_entries] = np.inf
         better = excess < least
         best[better], least[better] = count[better], excess[better]
     return best

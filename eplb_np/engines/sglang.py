@@ -171,7 +171,7 @@ def _map_in_use(num_slots: int, slots_of_gpu: int) -> NDArray[np.int64] | None:
     metadata = module.get_global_expert_location_metadata() if module is not None else None
     if metadata is None:
         return None
-    slots = np.array(metadata.physical_to_logical_map_cpu, np.int64)
+    slots = np.asarray(metadata.physical_to_logical_map_cpu).astype(np.int64)
     if slots.shape[1:] != (num_slots,):
         return None
     gpus = slots.reshape(len(slots), -1, slots_of_gpu)

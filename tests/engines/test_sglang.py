@@ -183,7 +183,7 @@ def test_ranks_that_are_gone_hold_expert_0_and_no_table_names_them(
 ):
     algorithm = EplbAlgorithm["elasticity_aware" + hierarchical]
     in_use(np.tile(np.arange(24) % 16, (4, 1)))
-    active_ranks([1, 0, 1, 1, 0, 0])  # with room for two ranks more, that have not joined
+    active_ranks([1, 0, 1, 1, 1, 0])  # with two ranks more, whose slots do not count yet
     tables = ask(steps(LOADS["drawn"]), algorithm, weighted=weighted)
     check_tables(tables, 16, 24, dead=range(6, 12))
     assert (tables[0][:, 6:12] == 0).all()

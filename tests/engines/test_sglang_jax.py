@@ -43,6 +43,13 @@ def test_tables_of_all_loads(name, algorithm, weighted):
         np.testing.assert_array_equal(table, same)
 
 
+@pytest.mark.parametrize("algorithm", EplbAlgorithm)
+def test_groups_stay_on_nodes_only_where_the_algorithm_says_so(algorithm):
+    phy2log = ask(LOADS["drawn"], algorithm)[0]
+    nodes = [set(np.flatnonzero(row // 4 == group) // 12) for row in phy2log for group in range(4)]
+    assert all(len(node) == 1 for node in nodes) == (algorithm is not EplbAlgorithm.deepseek)
+
+
 @pytest.mark.parametrize(("groups", "nodes"), [(None, 1), (1, 3), (3, 2), (5, 5)])
 def test_sizes_that_do_not_divide_count_as_one(groups, nodes):
     check_tables(ask(LOADS["drawn"], groups=groups, nodes=nodes), 16, 24)
