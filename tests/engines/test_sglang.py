@@ -154,7 +154,7 @@ def test_the_map_in_use_changes_little(library, in_use):
     later = load + np.random.default_rng(0).integers(0, 9, load.shape)
     anew = np.array(ask(later, EplbAlgorithm.deepseek)[0])
     in_use(library.from_numpy(before))
-    changed = np.array(ask(library.from_numpy(later[None]), EplbAlgorithm.deepseek)[0])
+    changed = np.asarray(ask(library.from_numpy(later[None]), EplbAlgorithm.deepseek)[0])
     assert (changed != before).sum() < 0.2 * (anew != before).sum()
     held = np.array(ask(later, EplbAlgorithm.deepseek, limits=MoveLimits(total=0))[0])
     np.testing.assert_array_equal(held, before)
