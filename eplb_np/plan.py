@@ -153,7 +153,9 @@ class Plan:
         )
         return as_plan_array(log2phy, self.dtype)
 
-    def weighted_log2phy(self, load: ArrayLike, width: int = 16) -> NDArray[np.signedinteger[Any]]:
+    def weighted_log2phy(
+        self, load: ArrayLike, width: int = 16, *, every_replica: bool = False
+    ) -> NDArray[np.signedinteger[Any]]:
         """Write a ``log2phy`` in which slots stand several times, for engines that know no weights.
 
         An engine that takes the entries of an expert's row in turn, or at random, then follows the
@@ -167,6 +169,10 @@ class Plan:
         width : int, default: 16
             Entries that an expert may have, from 1 to 1024. On traces of recorded loads, balance
             was at most 0.003 below that of the exact shares with 16, and 0.001 with 32.
+        every_replica : bool, default: False
+            Give each replica an entry at least, however small its share. For engines that load
+            weights by this table, as SGLang does: a replica without an entry keeps those of the
+            expert that was in its slot before.
 
         Returns
         -------
@@ -177,7 +183,8 @@ class Plan:
         Raises
         ------
         ValueError
-            If ``load`` is not a valid load for the plan, or ``width`` is out of range.
+            If ``load`` is not a valid load for the plan, ``width`` is out of range, or some expert
+            has more than ``width`` replicas and each shall have an entry.
 
         Notes
         -----
@@ -197,8 +204,11 @@ class Plan:
         >>> plan.weighted_log2phy([[60, 50, 5, 15]], width=4)[0, 0].tolist()
         [0, 1, 0, -1]
         """
+        check_is("every_replica", every_replica, bool, "give True or False")
         write = function_named("eplb_np.dispatch.weighted:weighted_log2phy")
-        table: NDArray[np.signedinteger[Any]] = write(self, self._planned_rows(load), width)
+        table: NDArray[np.signedinteger[Any]] = write(
+            self, self._planned_rows(load), width, every_replica
+        )
         return as_plan_array(table, self.dtype)
 
     def gpu_load(self, load: ArrayLike, *, split: Split = "even") -> NDArray[np.float64]:
