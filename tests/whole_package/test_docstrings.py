@@ -14,7 +14,7 @@ NOT_ASKED_FOR = {"EX01", "SA01", "ES01", "GL01", "SS05"}
 
 
 def public_names():
-    for module in (eplb_np, eplb_np.cuda, eplb_np.replay, eplb_np.workloads):
+    for module in (eplb_np, eplb_np.cuda, eplb_np.io, eplb_np.replay, eplb_np.workloads):
         for name in module.__all__:
             public = getattr(module, name)
             if not (inspect.isclass(public) or inspect.isfunction(public)):
