@@ -14,6 +14,21 @@ from eplb_np.io.contents import Contents
 class Format(NamedTuple):
     """What there is to know about a format.
 
+    Parameters
+    ----------
+    title : str
+        Who writes or reads such files.
+    holds : str
+        What they look like.
+    module : str
+        Name of the module within `eplb_np.io`.
+    reads_loads, reads_plans : bool
+        Whether `read_loads` and `read_plan` read them.
+    writes_plans, writes_loads : bool
+        Whether `write_plan` and `write_loads` write them.
+
+    Notes
+    -----
     The module of a format has ``recognise(contents) -> bool``, and of these functions the ones
     that the row names: ``read_loads(contents, asked) -> Recording``, ``read_plan(contents) ->
     Placement``, ``write_plan(placement, path) -> str`` beside ``CONSUMER``, ``write_loads(rows,
@@ -21,26 +36,43 @@ class Format(NamedTuple):
     """
 
     title: str
-    """Who writes or reads such files."""
     holds: str
-    """What they look like."""
     module: str
-    """Name of the module within `eplb_np.io`."""
     reads_loads: bool = False
-    """Whether `read_loads` reads them."""
     reads_plans: bool = False
-    """Whether `read_plan` reads them."""
     writes_plans: bool = False
-    """Whether `write_plan` writes them."""
     writes_loads: bool = False
-    """Whether `write_loads` writes them."""
 
     def member(self, name: str) -> Any:
-        """Import the format's module, and return what it calls so."""
+        """Import the format's module, and return one of its members.
+
+        Parameters
+        ----------
+        name : str
+            What the module calls it.
+
+        Returns
+        -------
+        object
+            A function, or ``CONSUMER``.
+        """
         return getattr(import_module(f"eplb_np.io.{self.module}"), name)
 
     def fits(self, contents: Contents, ability: str) -> bool:
-        """Whether contents are of this format, where they are to be used in this way."""
+        """Tell whether contents are of this format, where they are to be used in some way.
+
+        Parameters
+        ----------
+        contents : Contents
+            An open file or folder.
+        ability : str
+            Name of the field that says what the contents are for, such as ``"reads_plans"``.
+
+        Returns
+        -------
+        bool
+            Whether the format may be theirs.
+        """
         module = import_module(f"eplb_np.io.{self.module}")
         recognise: Callable[[Contents], bool] = module.recognise
         if ability == "reads_plans":

@@ -23,7 +23,17 @@ LARGEST_EXACT = 2.0**53
 
 
 class WrittenLoads(NamedTuple):
-    """What `write_loads` wrote, and how an engine's own planner is fed with it."""
+    """What `write_loads` wrote, and how an engine's own planner is fed with it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    format : str
+        Name of its format.
+    start : str
+        How the engine is started with the file.
+    """
 
     path: Path
     format: str

@@ -25,14 +25,24 @@ from eplb_np.topology import Topology
 
 
 class WrittenPlan(NamedTuple):
-    """What `write_plan` wrote, and what a user should know of it."""
+    """What `write_plan` wrote, and what a user should know of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    format : str
+        Name of its format.
+    start : str
+        How the engine is started with the file; empty if it takes none.
+    notes : tuple of str
+        One line each: experts that stand twice on a GPU, layers that were filled in.
+    """
 
     path: Path
     format: str
     start: str
-    """How the engine is started with the file; empty if it takes no file."""
     notes: tuple[str, ...]
-    """One sentence each: experts that stand twice on a GPU, layers that were filled in."""
 
 
 def write_plan(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,35 +32,48 @@ class RecordedLoads:
     """Loads of the MoE layers of a model, as `read_loads` found them in a file or a folder.
 
     ``make_plan(loads.windows, ..., moe_layer_ids=loads.moe_layer_ids)`` plans from them.
+
+    Parameters
+    ----------
+    load : ndarray, shape [L, E], float64
+        Tokens of each logical expert, or whatever was recorded, summed over all steps. Every layer
+        has load.
+    steps : ndarray, shape [S, L, E], of a real dtype, or None
+        The steps that have load, oldest first. None if there are fewer than two, or if their order
+        is not known.
+    moe_layer_ids : list of int
+        Id in the model of each MoE layer, ascending; L of them.
+    dense_layer_ids : list of int
+        Ids, below that of the last layer, of layers without load: dense ones, which need no plan.
+    num_hidden_layers : int or None
+        Decoder layers of the model, dense ones included; None if the recording does not say.
+    num_steps : int
+        Steps with load that were summed, at least 1.
+    phy2log : ndarray, shape [L, P], int64, or None
+        The map from slots to logical experts under which physical counts were taken; None if
+        logical experts were counted.
+    format : str
+        Name of the format, one of `FORMATS`.
+    source : str
+        What was read.
+    notes : tuple of str
+        What a user should know of how the loads were read, one line each.
     """
 
     load: NDArray[np.float64]
-    """[L, E] float64, tokens of each logical expert, or whatever was recorded, summed over all
-    steps. Every layer has load."""
     steps: NDArray[Any] | None
-    """[S, L, E] of a real dtype: the steps that have load, oldest first. None if there are fewer
-    than two, or if their order is not known."""
     moe_layer_ids: list[int]
-    """[L], id in the model of each MoE layer, ascending."""
     dense_layer_ids: list[int]
-    """Ids, below that of the last layer, of layers without load: dense ones, which need no plan."""
     num_hidden_layers: int | None
-    """Decoder layers of the model, dense ones included; None if the recording does not say."""
     num_steps: int
-    """Steps with load that were summed, at least 1."""
     phy2log: NDArray[np.int64] | None = None
-    """[L, P] int64, the map from slots to logical experts under which physical counts were taken;
-    None if logical experts were counted."""
     format: str = ""
-    """Name of the format, one of `FORMATS`."""
     source: str = ""
-    """What was read."""
-    notes: tuple[str, ...] = field(default=())
-    """What a user should know of how the loads were read, one sentence each."""
+    notes: tuple[str, ...] = ()
 
     @property
     def windows(self) -> NDArray[Any]:
-        """[W, L, E], what to plan from: the steps if their order is known, else their sum.
+        """What to plan from [W, L, E]: the steps if their order is known, else their sum.
 
         This is what ``eplb-np plan`` passes to `make_plan`, which forecasts from several windows.
         """
