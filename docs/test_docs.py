@@ -28,28 +28,17 @@ ROOT = DOCS.parent
 
 
 def test_api_reference_has_every_public_name_and_no_other() -> None:
-    page = (DOCS / "api.md").read_text()
-    own_module = (
-        r"^\.\. currentmodule:: eplb_np\.engines\.metrics$(.*?)^\.\. currentmodule:: eplb_np$"
+    _, *parts = re.split(
+        r"^\.\. currentmodule:: (\S+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE
     )
-    (exported,) = re.findall(own_module, page, re.MULTILINE | re.DOTALL)
-    plans, rest = page.replace(exported, "").split("## Replays")
-    replayed, rest = rest.split("## Files")
-    files, rest = rest.split("## Engines")
-    engines, rest = rest.split("## Workloads")
-    loads, on_gpu = rest.split("## On a GPU")
     directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
-    assert set(directive.findall(exported)) == set(eplb_np.engines.metrics.__all__)
-    modules = {"cuda", "io", "replay", "workloads"}
-    assert set(directive.findall(plans)) == set(eplb_np.__all__) - modules
-    assert set(directive.findall(replayed)) == set(eplb_np.replay.__all__)
-    assert set(directive.findall(files)) == set(eplb_np.io.__all__)
-    _, *of_engines = engines.split(".. currentmodule:: ")
-    assert {part.split()[0]: set(directive.findall(part)) for part in of_engines} == {
-        module.__name__: set(module.__all__) for module in engine_modules()
-    }
-    assert set(directive.findall(loads)) == set(eplb_np.workloads.__all__)
-    assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
+    found: dict[str, set[str]] = {}
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        found.setdefault(name, set()).update(directive.findall(text))
+    rooms = (eplb_np.cuda, eplb_np.io, eplb_np.replay, eplb_np.workloads, *engine_modules())
+    expected = {room.__name__: set(room.__all__) for room in rooms}
+    expected["eplb_np"] = set(eplb_np.__all__) - {"cuda", "io", "replay", "workloads"}
+    assert found == expected
 
 
 def test_the_page_of_files_has_every_format_and_what_it_can_do() -> None:

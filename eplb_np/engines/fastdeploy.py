@@ -19,6 +19,8 @@ from eplb_np.engines.patching import Planner, put_in, take_out, wanted_by
 from eplb_np.engines.planning import Wishes, plan_for, topology_for
 from eplb_np.engines.tables import WIDTH, tables_of
 
+__all__ = ["install", "plug_in", "rebalance_experts", "uninstall"]
+
 MODULE = "fastdeploy.eplb.eplb"
 VARIABLE = "EPLB_NP_FASTDEPLOY"
 

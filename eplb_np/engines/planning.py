@@ -71,6 +71,11 @@ def plan_for(load: ArrayLike, topology: Topology, in_use: ArrayLike | None, wish
     if not len(served):
         served = np.ones_like(history[:1])
     expected = expect(served, mends=slots is not None, split=wishes.split)
+    if len(served) == 1 and (served == np.floor(served)).all():
+        # A single window shows no noise. But these are counts, whose shares vary by share / tokens,
+        # in this window and in the next one.
+        tokens = float(served.sum(dtype=np.float64)) / num_layers
+        expected = expected._replace(noise=2.0 / tokens)
     return plan_next(expected, slots, wanted)
 
 

@@ -22,6 +22,8 @@ from eplb_np.engines.tables import WIDTH, Tables, tables_of
 from eplb_np.maps.maps import EMPTY
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits
 
+__all__ = ["install", "plug_in", "rebalance_experts", "uninstall"]
+
 MODULE = "sglang.srt.eplb.eplb_algorithms"
 LOCATION = "sglang.srt.eplb.expert_location"
 ELASTIC = "sglang.srt.elastic_ep.elastic_ep"

@@ -17,6 +17,8 @@ from eplb_np.engines.patching import Planner, put_in, take_out
 from eplb_np.engines.planning import Wishes, plan_for, topology_for
 from eplb_np.engines.tables import WIDTH, tables_of
 
+__all__ = ["install", "rebalance_experts", "uninstall"]
+
 MODULE = "sgl_jax.srt.eplb.eplb_algorithms"
 
 
