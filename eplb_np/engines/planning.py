@@ -22,6 +22,9 @@ from eplb_np.planning import Wanted, expect, plan_next
 from eplb_np.policies import PlannedSplit
 from eplb_np.topology import Topology
 
+FEW_TOKENS = 10_000
+"""Of a layer: windows of so many are as noisy as mending assumes where it knows nothing."""
+
 
 class Wishes(NamedTuple):
     """What a user wants of the plans, the same on every rank."""
@@ -71,12 +74,21 @@ def plan_for(load: ArrayLike, topology: Topology, in_use: ArrayLike | None, wish
     if not len(served):
         served = np.ones_like(history[:1])
     expected = expect(served, mends=slots is not None, split=wishes.split)
-    if len(served) == 1 and (served == np.floor(served)).all():
-        # A single window shows no noise. But these are counts, whose shares vary by share / tokens,
-        # in this window and in the next one.
-        tokens = float(served.sum(dtype=np.float64)) / num_layers
-        expected = expected._replace(noise=2.0 / tokens)
+    if len(served) == 1:
+        expected = expected._replace(noise=_noise_of_counts(served[0]))
     return plan_next(expected, slots, wanted)
+
+
+def _noise_of_counts(load: NDArray[np.float32]) -> float:
+    """Noise of a window [L, E] and of the next one; 0, which is unknown, if it is no count of many.
+
+    A single window does not show its noise. But the share of an expert in T tokens varies by share
+    / T. A plan then follows what so many tokens say; of few, mending assumes less noise than this.
+    """
+    tokens = float(load.sum(dtype=np.float64)) / len(load)  # exact, in whatever order it is summed
+    if tokens < FEW_TOKENS or (load != np.floor(load)).any():
+        return 0.0
+    return 2.0 / tokens
 
 
 def _tells_nothing(history: NDArray[np.float32]) -> bool:

@@ -102,7 +102,9 @@ def rebalance_experts(
     algorithm : EplbAlgorithm
         ``..._hierarchical`` keeps groups on nodes if they divide. ``elasticity_aware...`` leaves
         out the ranks that SGLang takes for gone.
-    weighted, limits
+    weighted : bool, default: False
+        As in `install`.
+    limits : MoveLimits, optional
         As in `install`.
 
     Returns
