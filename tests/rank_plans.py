@@ -4,7 +4,6 @@ Run as a script by `tests/engines/test_same_plan_on_every_rank.py`, in processes
 arguments are words for what this process does differently.
 """
 
-import decimal
 import hashlib
 import os
 import sys
@@ -69,8 +68,6 @@ def digests() -> str:
 
 
 def main(words: list[str]) -> None:
-    if "rounding" in words:
-        decimal.getcontext().prec = 3
     if "threads" in words:
         from eplb_np._numba import threads
 

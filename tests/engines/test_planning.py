@@ -70,6 +70,7 @@ def test_windows_without_load_say_nothing():
     for in_use in (None, IN_ORDER):
         plan = plan_for(history, TOPOLOGY, in_use, Wishes())
         assert plan == plan_for(served, TOPOLOGY, in_use, Wishes())
+        assert plan != plan_for(history[:1], TOPOLOGY, in_use, Wishes())
 
 
 def test_without_a_map_it_is_the_refined_plan():

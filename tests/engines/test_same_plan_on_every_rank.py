@@ -18,8 +18,7 @@ RANKS = [  # what each does differently, and its environment
     (("history", "threads"), {"LC_ALL": "C", "TZ": "Asia/Tokyo"}),
     (("fork",), {"PYTHONMALLOC": "malloc"}),
     (("fork", "threads"), {"NUMBA_NUM_THREADS": "2"}),
-    # Machine code holds the constants of whoever compiled it, so only without JIT these show.
-    (("rounding",), {"NUMBA_DISABLE_JIT": "1"}),
+    ((), {"NUMBA_DISABLE_JIT": "1"}),
 ]
 OLD_CPU = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
 

@@ -243,7 +243,7 @@ def test_another_policy_that_came_later_is_left_alone(of_vllm):
 
 @pytest.mark.parametrize(
     ("named", "installs"),
-    [(None, False), ("", False), ("lora,eplb_np", True), ("eplb_np", True), ("eplb", False)],
+    [(None, False), ("", False), ("lora,eplb_np", True), ("eplb_np", True), ("my_eplb_np", False)],
 )
 def test_the_plugin_acts_only_if_it_is_named(named, installs, of_vllm, monkeypatch):
     monkeypatch.delenv("VLLM_PLUGINS", raising=False)

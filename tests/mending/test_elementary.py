@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from support import compiled, fewer
+from support import compiled, fewer, output_of
 
-from eplb_np.mending.elementary import LEAST, MOST, exp, log
+from eplb_np.mending.elementary import LEAST, MOST, ROOTS, exp, log
 
 
 def ulps(found, expected):
@@ -63,3 +63,13 @@ def test_the_bits_are_those_of_every_machine():
 
 
 compiled_exp, compiled_log = compiled(exp), compiled(log)
+
+
+def test_constants_are_the_same_whatever_the_precision_of_the_threads_decimals():
+    code = """
+import decimal
+decimal.getcontext().prec = 3
+from eplb_np.mending.elementary import ROOTS
+print(ROOTS.tobytes().hex())
+"""
+    assert output_of(code) == ROOTS.tobytes().hex()
