@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,25 +18,27 @@ import split_times
 import splitting
 import weighted_tables
 from ablation import PLANNED, VARIANTS, Variant, plan_variant, print_table, read_or_make
+from support import engine_modules
 
 import eplb_np
+import eplb_np.engines.metrics
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 
 
 def test_api_reference_has_every_public_name_and_no_other() -> None:
-    plans, rest = (DOCS / "api.md").read_text().split("## Replays")
-    replayed, rest = rest.split("## Files")
-    files, rest = rest.split("## Workloads")
-    loads, on_gpu = rest.split("## On a GPU")
+    _, *parts = re.split(
+        r"^\.\. currentmodule:: (\S+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE
+    )
     directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
-    modules = {"cuda", "io", "replay", "workloads"}
-    assert set(directive.findall(plans)) == set(eplb_np.__all__) - modules
-    assert set(directive.findall(replayed)) == set(eplb_np.replay.__all__)
-    assert set(directive.findall(files)) == set(eplb_np.io.__all__)
-    assert set(directive.findall(loads)) == set(eplb_np.workloads.__all__)
-    assert set(directive.findall(on_gpu)) == set(eplb_np.cuda.__all__)
+    found: dict[str, set[str]] = {}
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        found.setdefault(name, set()).update(directive.findall(text))
+    rooms = (eplb_np.cuda, eplb_np.io, eplb_np.replay, eplb_np.workloads, *engine_modules())
+    expected = {room.__name__: set(room.__all__) for room in rooms}
+    expected["eplb_np"] = set(eplb_np.__all__) - {"cuda", "io", "replay", "workloads"}
+    assert found == expected
 
 
 def test_the_page_of_files_has_every_format_and_what_it_can_do() -> None:
@@ -225,6 +230,69 @@ def test_a_moe_layer_in_jax_gives_the_same_output() -> None:
     page = (DOCS / "dispatch.md").read_text()
     for name in ("without replicas", "even split", "best split"):
         assert f"| {name} | {found[name]:.4g} |" in page
+
+
+def test_the_table_of_metrics_has_what_is_exported() -> None:
+    client = pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+    page = (DOCS / "serving.md").read_text()
+    rows = re.findall(r"^\| `(eplb_\w+)` \| (\w+) \|", page, re.MULTILINE)
+    registry = client.CollectorRegistry()
+    rebalancer = eplb_np.Rebalancer(eplb_np.Topology(4, 6, 2), 1)
+    eplb_np.engines.metrics.RebalancerMetrics(rebalancer, registry)
+    ends = {"counter": "_total"}
+    assert rows == [
+        (family.name + ends.get(family.type, ""), family.type) for family in registry.collect()
+    ]
+    used = set(re.findall(r"eplb_\w+(?=[\[{)\s])", page.split("```yaml")[1].split("```")[0]))
+    known = {*dict(rows), "eplb_plan_duration_seconds_bucket"}
+    assert used <= known
+
+
+@needs_jit
+def test_a_serving_loop_prints_what_the_page_shows() -> None:
+    """What it carries out, and that the output stays the same, it checks itself."""
+    pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+    import serving_loop
+
+    page = (DOCS / "serving.md").read_text()
+    table, metrics = serving_loop.run()
+    assert "\n".join(table) in page
+    shown = dict(re.findall(r"^(eplb_\S+) (\S+)$", page, re.MULTILINE))
+    for line in metrics:
+        name, value = line.rsplit(" ", 1)
+        assert "_seconds" in name or float(shown[name]) == pytest.approx(float(value))
+    cells = [line.split() for line in table[1:]]
+    seen, expected = ([float(row[column]) for row in cells] for column in (1, 4))
+    causes = [row[5] for row in cells]
+    assert causes[serving_loop.LOST_AFTER] == causes[serving_loop.BACK_AFTER] == "gpus"
+    assert int(cells[serving_loop.LOST_AFTER][3]) > 0
+    for switch in (8, 16):
+        assert causes[switch] == "workload"
+        assert seen[switch] < 0.9 < min(seen[switch + 1 : switch + 4])
+    assert min(seen[serving_loop.LOST_AFTER + 1 : switch]) > 0.9
+    assert min(expected) > 0.9
+
+
+@needs_jit
+def test_a_sharded_moe_layer_in_jax_is_planned_split_and_moved() -> None:
+    pytest.importorskip("jax", reason="JAX is not installed")
+    # In a process of its own: what makes 8 devices of the CPU holds for the whole process.
+    script = DOCS / "studies" / "moe_layer_sharded_jax.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (line.split(": ") for line in done.stdout.splitlines())
+    found = {name: float(value) for name, value in lines}
+    assert found["largest difference"] < 3e-7
+    page = (DOCS / "jax_tensorflow.md").read_text()
+    assert f"\n{found['moves']:.0f} weights moved." in page
+    for name in ("planned", "changed", "moved"):
+        ways = ("without replicas", "in turn", "best split")
+        row = " | ".join(f"{found[f'{name}, {way}']:.0f}" for way in ways)
+        assert f"| {name} | {row} |" in page
 
 
 @needs_jit

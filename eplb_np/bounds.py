@@ -76,9 +76,9 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
         )
     slots = topology.active_slots
     speed = np.where(slots > 0, 1.0 / topology.slowness, 0.0)
-    bound: NDArray[np.float64] = np.maximum(
-        weight.sum(axis=1) / speed.sum(), _largest_replica(weight, int(slots.sum())) / speed.max()
-    )
+    bound: NDArray[np.float64] = weight.sum(axis=1) / speed.sum()
+    replica = _largest_replica(weight, int(slots.sum()), bound * speed.max())
+    bound = np.maximum(bound, replica / speed.max())
     num_groups, num_nodes = topology.packed_groups_and_nodes
     if num_nodes > 1 and topology.bridges == 0:
         group_load = weight.reshape(weight.shape[0], num_groups, -1).sum(axis=2)
@@ -87,17 +87,29 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
     return bound
 
 
-def _largest_replica(weight: NDArray[np.float64], num_slots: int) -> NDArray[np.float64]:
-    low = np.zeros(weight.shape[0])  # needs more than P replicas, or the layer has no load
-    high = weight.max(axis=1)  # one replica of each expert is enough
+def _largest_replica(
+    weight: NDArray[np.float64], num_slots: int, least: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Bound the largest replica of each layer; 0 where ``least`` is no smaller, for speed."""
+    bound = np.zeros(weight.shape[0])
+    larger = _needed(weight, least) > num_slots
+    weight = weight[larger]
+    low = np.zeros(weight.shape[0])  # needs more than P replicas
+    high = weight.max(axis=1, initial=0.0)  # one replica of each expert is enough
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            needed = np.maximum(np.ceil(weight / middle[:, None]), 1).sum(axis=1)
-        impossible = needed > num_slots
+        impossible = _needed(weight, middle) > num_slots
         low = np.where(impossible, middle, low)
         high = np.where(impossible, high, middle)
-    return low
+    bound[larger] = low
+    return bound
+
+
+def _needed(weight: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Replicas of each layer that are needed so that none carries more than ``most``."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        needed: NDArray[np.float64] = np.maximum(np.ceil(weight / most[:, None]), 1).sum(axis=1)
+    return needed
 
 
 def _heaviest_node(group_load: NDArray[np.float64], num_nodes: int) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from eplb_np._loads.host import as_array, of_layers
 from eplb_np.bounds import lower_bound
 from eplb_np.maps.homes import away_from_home
 from eplb_np.maps.log2phy import make_log2phy
-from eplb_np.maps.maps import Maps, check_maps, count_replicas, read_only
+from eplb_np.maps.maps import Maps, aligned_copy, as_plan_array, check_maps, count_replicas
 from eplb_np.moves.moves import Moves, moves_between
 from eplb_np.policies import Device, Split, check_split, function_named, log2phy_width
 from eplb_np.topology import Placement, Topology, stored_sizes
@@ -46,6 +46,10 @@ class Plan:
     read-only. Where a method takes a load [L, E], it also takes one with a row for every layer of
     the model, dense ones included, as recordings have it: rows are found by ``moe_layer_ids``, and
     all others must be zero.
+
+    JAX, on a CPU, shares the memory of int32 arrays with a plan (``jax.device_put``): they start at
+    addresses that are multiples of 64, and nobody writes to them. Compiled functions take
+    `eplb_np.dispatch.jax.tables`.
 
     Parameters
     ----------
@@ -85,7 +89,7 @@ class Plan:
             raise ValueError(f"device={one_line(self.device)} is unknown: give 'cpu' or 'cuda'")
         for name in ("phy2log", "phyrank"):
             given = as_array(getattr(self, name), name)
-            object.__setattr__(self, name, read_only(np.array(given)))
+            object.__setattr__(self, name, aligned_copy(given))
         check_maps(self.phy2log, self.phyrank, self.topology)
         ids = range(self.num_layers) if self.moe_layer_ids is None else self.moe_layer_ids
         object.__setattr__(self, "moe_layer_ids", check_layer_ids(ids, self.num_layers))
@@ -97,11 +101,12 @@ class Plan:
         topology: Topology,
         policy: str,
         moe_layer_ids: Sequence[int],
+        dtype: np.dtype[Any],
         device: Device = "cpu",
     ) -> Plan:
         """Wrap what a policy has just made, unchecked: a check can take longer than planning."""
         plan = object.__new__(cls)
-        phy2log, phyrank, logcnt = (read_only(array) for array in maps)
+        phy2log, phyrank, logcnt = (as_plan_array(array, dtype) for array in maps)
         plan.__dict__.update(
             phy2log=phy2log,
             phyrank=phyrank,
@@ -131,7 +136,8 @@ class Plan:
     @cached_property
     def logcnt(self) -> NDArray[np.signedinteger[Any]]:
         """Number of replicas of each expert, shape [L, E]."""
-        return read_only(count_replicas(self.phy2log, self.topology.num_experts))
+        count = count_replicas(self.phy2log, self.topology.num_experts)
+        return as_plan_array(count, self.dtype)
 
     @cached_property
     def log2phy(self) -> NDArray[np.signedinteger[Any]]:
@@ -145,9 +151,11 @@ class Plan:
         log2phy = make_log2phy(
             self.phy2log.astype(np.int64), self.phyrank.astype(np.int64), num_experts, width
         )
-        return read_only(log2phy.astype(self.dtype, copy=False))
+        return as_plan_array(log2phy, self.dtype)
 
-    def weighted_log2phy(self, load: ArrayLike, width: int = 16) -> NDArray[np.signedinteger[Any]]:
+    def weighted_log2phy(
+        self, load: ArrayLike, width: int = 16, *, every_replica: bool = False
+    ) -> NDArray[np.signedinteger[Any]]:
         """Write a ``log2phy`` in which slots stand several times, for engines that know no weights.
 
         An engine that takes the entries of an expert's row in turn, or at random, then follows the
@@ -161,6 +169,10 @@ class Plan:
         width : int, default: 16
             Entries that an expert may have, from 1 to 1024. On traces of recorded loads, balance
             was at most 0.003 below that of the exact shares with 16, and 0.001 with 32.
+        every_replica : bool, default: False
+            Give each replica an entry at least, however small its share. For engines that load
+            weights by this table, as SGLang does: a replica without an entry keeps those of the
+            expert that was in its slot before.
 
         Returns
         -------
@@ -171,7 +183,8 @@ class Plan:
         Raises
         ------
         ValueError
-            If ``load`` is not a valid load for the plan, or ``width`` is out of range.
+            If ``load`` is not a valid load for the plan, ``width`` is out of range, or some expert
+            has more than ``width`` replicas and each shall have an entry.
 
         Notes
         -----
@@ -191,9 +204,12 @@ class Plan:
         >>> plan.weighted_log2phy([[60, 50, 5, 15]], width=4)[0, 0].tolist()
         [0, 1, 0, -1]
         """
+        check_is("every_replica", every_replica, bool, "give True or False")
         write = function_named("eplb_np.dispatch.weighted:weighted_log2phy")
-        table: NDArray[np.signedinteger[Any]] = write(self, self._planned_rows(load), width)
-        return read_only(table.astype(self.dtype, copy=False))
+        table: NDArray[np.signedinteger[Any]] = write(
+            self, self._planned_rows(load), width, every_replica
+        )
+        return as_plan_array(table, self.dtype)
 
     def gpu_load(self, load: ArrayLike, *, split: Split = "even") -> NDArray[np.float64]:
         """Compute the load of each GPU, shape [L, num_gpus].

@@ -128,9 +128,8 @@ def make_plan(  # noqa: PLR0913
     Notes
     -----
     O(L (E + P log P)) at most, and O(W L E) for the forecast. Byte-identical across runs, thread
-    counts and machines; mending is identical across runs and thread counts only, because it
-    calls exp. Mending never makes a layer's longest GPU time under the forecast longer, unless
-    it has to place a lost expert.
+    counts and machines. Mending never makes a layer's longest GPU time under the forecast longer,
+    unless it has to place a lost expert.
 
     Examples
     --------
@@ -177,7 +176,15 @@ def make_plan(  # noqa: PLR0913
         check_layer_ids(ids, num_layers),
         split,
     )
-    if current is None and len(history) == 1:
+    in_use = None if current is None else current.phy2log
+    expected = expect(history, mends=current is not None, split=split)
+    return plan_next(expected, in_use, wanted, num_threads, device)
+
+
+def expect(history: NDArray[np.float32], *, mends: bool, split: PlannedSplit) -> Expected:
+    """Forecast the next window's loads from a history [W, L, E], as a planner takes them."""
+    num_layers, num_experts = history.shape[1:]
+    if not mends and len(history) == 1:
         expected = Expected(history[0])
     else:
         forecast = LoadForecast(num_layers, num_experts)
@@ -188,7 +195,7 @@ def make_plan(  # noqa: PLR0913
         for window in history:
             workloads.observe(window)
         expected = workloads.added_to(expected)
-    return plan_next(expected, current, wanted, num_threads, device)
+    return expected
 
 
 class Wanted(NamedTuple):
@@ -204,30 +211,32 @@ class Wanted(NamedTuple):
 
 def plan_next(
     expected: Expected,
-    current: Plan | None,
+    in_use: NDArray[np.signedinteger[Any]] | None,
     wanted: Wanted,
     num_threads: int | None = None,
     device: Device | Literal["auto"] = "cpu",
 ) -> Plan:
-    """Plan for the expected load: from scratch, or by mending the plan in use."""
+    """Plan for the expected load: from scratch, or by mending the plan in use.
+
+    Of the plan in use, ``phy2log`` [L, P] is given. In it slots may be empty, and experts lost.
+    """
     policy = POLICIES[wanted.policy]
     made_on: Device = "cpu"
     if wanted.split != "even" and policy.split_planner is not None:
-        in_use = None if current is None else current.phy2log
         certain = wanted.split == "certain"
         maps: Maps = function_named(policy.split_planner)(
             expected, in_use, wanted.topology, wanted.limits, certain, num_threads
         )
-    elif current is not None and policy.mender is not None:
+    elif in_use is not None and policy.mender is not None:
         maps = function_named(policy.mender)(
-            expected, current.phy2log, wanted.topology, wanted.limits, num_threads
+            expected, in_use, wanted.topology, wanted.limits, num_threads
         )
     else:
         weight = expected.load.astype(np.float32, copy=False)
         maps, made_on = _make_maps_on(device, weight, wanted.topology, wanted.policy, num_threads)
-    if wanted.dtype != np.int64:
-        maps = Maps(*(array.astype(wanted.dtype) for array in maps))
-    return Plan._of_maps(maps, wanted.topology, wanted.policy, wanted.moe_layer_ids, made_on)
+    return Plan._of_maps(
+        maps, wanted.topology, wanted.policy, wanted.moe_layer_ids, wanted.dtype, made_on
+    )
 
 
 def make_maps(

@@ -19,10 +19,11 @@ from eplb_np.dispatch.loads_to_come import Workloads
 from eplb_np.forecast import Expected, LoadForecast
 from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import NO_LIMITS, MoveLimits, check_limits
+from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan, check_layer_ids
 from eplb_np.planning import Wanted, as_integer_type, check_current, check_is_plan, plan_next
 from eplb_np.policies import PlannedSplit, check_planned_split
-from eplb_np.proposal import Proposal, reason_of
+from eplb_np.proposal import Known, Proposal, proposal_of
 from eplb_np.topology import Topology, stored_sizes
 
 POLICY = "refined"
@@ -138,6 +139,7 @@ class Rebalancer:
         self._layer_ids = check_layer_ids(ids, self._num_layers)
         self._forecast = LoadForecast(self._num_layers, topology.num_experts)
         self._workloads = Workloads(self._num_layers, topology.num_experts)
+        self._changes = 0  # of workload, since the last proposal
         let_forks_wait_for(self, self._proposing, self._observing)
 
     @property
@@ -149,6 +151,11 @@ class Rebalancer:
     def topology(self) -> Topology:
         """Sizes of the deployment, including which GPUs are active now."""
         return self._topology
+
+    @property
+    def split(self) -> PlannedSplit:
+        """How batches are split over the replicas, as given."""
+        return self._split
 
     @property
     def num_windows(self) -> int:
@@ -182,6 +189,7 @@ class Rebalancer:
             )
         with self._observing:
             self._forecast.observe(window)
+            self._changes += self._forecast.switched
             if self._split != "even":
                 self._workloads.observe(window)
 
@@ -201,23 +209,30 @@ class Rebalancer:
         with self._proposing:
             with self._observing:
                 expected = self._expected()
-                switched = self._forecast.switched
+                windows_used = self._forecast.windows_used
+                changes = self._changes
             before = self._current
-            if before is None:
-                # Before the first window, assume the same load for all experts.
-                load = expected.load if self.num_windows else np.ones_like(expected.load)
-                plan = plan_next(expected._replace(load=load), None, self._wanted())
-                self._set_current(plan)
-                return Proposal(plan, None, "no plan was in use: planned from scratch")
-            held = _without(before, self._lost_gpus) if self._lost_gpus else before
-            plan = plan_next(expected, held, self._wanted())
-            moves = plan.moves_from(held)
-            if len(moves) == 0 and before.topology == self._topology:
-                plan = before
-            self._set_current(plan)
+            if before is None and self.num_windows == 0:  # assume the same load for all experts
+                expected = expected._replace(load=np.ones_like(expected.load))
+            plan, moves = self._changed(before, expected)
             limited = self._limits.total is not None or self._limits.per_gpu is not None
-            reason = reason_of(before, plan, moves, expected, switched, limited, self._split)
-            return Proposal(plan, moves, reason)
+            known = Known(
+                expected.load, windows_used, changes, bool(self._lost_gpus), limited, self._split
+            )
+            proposal = proposal_of(before, plan, moves, known)
+            self._set_current(plan)
+            with self._observing:
+                self._changes -= changes
+            return proposal
+
+    def _changed(self, before: Plan | None, expected: Expected) -> tuple[Plan, Moves | None]:
+        if before is None:
+            return plan_next(expected, None, self._wanted()), None
+        held = _without(before, self._lost_gpus) if self._lost_gpus else before
+        plan = plan_next(expected, held.phy2log, self._wanted())
+        moves = plan.moves_from(held)
+        stays = len(moves) == 0 and before.topology == self._topology
+        return (before if stays else plan), moves
 
     def _expected(self) -> Expected:
         expected = self._forecast.expected()
@@ -308,6 +323,7 @@ class Rebalancer:
                 "policy": None if current is None else current.policy,
                 "lost_gpus": sorted(self._lost_gpus),
                 "split": self._split,
+                "workload_changes": self._changes,
             }
             state = self._forecast.state_dict()
             arrays: dict[str, NDArray[Any]] = {FORECAST + name: state[name] for name in state}
@@ -374,6 +390,10 @@ class Rebalancer:
                         if name.startswith(WORKLOADS)
                     }
                 )
+            # Without it, the file was written when a proposal looked at the last window only.
+            rebalancer._changes = as_size(
+                "workload_changes", content.get("workload_changes", int(forecast.switched)), 0
+            )
             rebalancer._lost_gpus = frozenset(
                 as_size("an entry of lost_gpus", gpu, minimum=0)
                 for gpu in content.get("lost_gpus", ())
@@ -396,4 +416,4 @@ def _without(plan: Plan, lost_gpus: frozenset[int]) -> Plan:
     phy2log = np.where(lost, plan.dtype.type(EMPTY), plan.phy2log)
     phyrank = np.where(lost, plan.dtype.type(EMPTY), plan.phyrank)
     maps = Maps(phy2log, phyrank, count_replicas(phy2log, plan.topology.num_experts))
-    return Plan._of_maps(maps, plan.topology, plan.policy, plan.moe_layer_ids or ())
+    return Plan._of_maps(maps, plan.topology, plan.policy, plan.moe_layer_ids or (), plan.dtype)

@@ -123,7 +123,8 @@ def check_undecided(seed: int) -> None:
         wanted = Wanted(topology, "refined", limits, np.dtype(np.int64), (0, 1), "even")
         try:
             with np.errstate(all="ignore"):
-                plan = plan_next(Expected(load, noise, turnover), plan, wanted)
+                in_use = None if plan is None else plan.phy2log
+                plan = plan_next(Expected(load, noise, turnover), in_use, wanted)
         except ValueError as error:  # to compare plans, their times are computed
             if "must be finite" not in str(error):
                 raise

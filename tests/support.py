@@ -6,13 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
 
 import numba
 import numpy as np
 import pytest
 
 import eplb_np
+import eplb_np.engines
 
 JIT = not numba.config.DISABLE_JIT
 PACKAGE = Path(eplb_np.__file__).parent
@@ -55,6 +59,13 @@ def compiled(kernel: Callable[..., object]) -> Callable[..., object]:
 def fewer(number: int, without_jit: int) -> int:
     """Number of random cases: as many as compiled kernels can, or as many as Python can."""
     return number if JIT else without_jit
+
+
+def engine_modules() -> list[ModuleType]:
+    """The modules of engines with public names."""
+    names = [info.name for info in iter_modules(eplb_np.engines.__path__)]
+    modules = [import_module(f"eplb_np.engines.{name}") for name in names]
+    return [module for module in modules if hasattr(module, "__all__")]
 
 
 def assert_same(actual: Iterable[np.ndarray], expected: Iterable[np.ndarray], label: str) -> None:

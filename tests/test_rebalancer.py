@@ -1,6 +1,7 @@
 """A serving loop: nothing is ever lost, a restart moves nothing, threads do no harm."""
 
 import gc
+import json
 import threading
 import weakref
 
@@ -109,13 +110,63 @@ def test_reasons_say_what_happened() -> None:
     old, new = generator.lognormal(4, 1.5, (2, 2, 18))
     for _ in range(6):
         rebalancer.observe(generator.poisson(old))
-    rebalancer.propose()
+    assert rebalancer.propose().cause == "first"
+    assert rebalancer.propose().cause == "load"
     rebalancer.observe(generator.poisson(new))
-    reason = rebalancer.propose().reason
-    assert "the workload has changed" in reason
-    assert "fetches take expected balancedness from" in reason
+    proposal = rebalancer.propose()
+    assert "the workload has changed" in proposal.reason
+    assert "fetches take expected balancedness from" in proposal.reason
+    assert proposal.cause == "workload"
     rebalancer.use_gpus([0, 1, 2, 3, 4])
-    assert "the active GPUs have changed" in rebalancer.propose().reason
+    proposal = rebalancer.propose()
+    assert "the active GPUs have changed" in proposal.reason
+    assert proposal.cause == "gpus"
+
+
+def test_a_proposal_says_what_to_expect() -> None:
+    rebalancer = Rebalancer(TOPOLOGY, 2)
+    loads = np.random.default_rng(4).poisson(1000, (8, 2, 18))
+    proposal = rebalancer.propose()
+    assert (proposal.load == 1).all()
+    assert (proposal.windows_used, proposal.workload_changes) == (0, 0)
+    rebalancer.observe(loads[0])
+    proposal = rebalancer.propose()
+    assert np.array_equal(proposal.load, loads[0])
+    assert proposal.windows_used == 1
+    for load in loads[1:]:
+        rebalancer.observe(load)
+    proposal = rebalancer.propose()
+    assert proposal.load == pytest.approx(loads.mean(axis=0), rel=0.1)
+    assert proposal.expected_balancedness == proposal.plan.balancedness(proposal.load)
+    assert f"{proposal.expected_balancedness:.4f}" in proposal.reason
+    assert 4 < proposal.windows_used <= 8
+
+
+@pytest.mark.parametrize("restart", ["none", "saved", "saved by an older version"])
+def test_changes_of_workload_count_until_the_next_proposal(restart, tmp_path) -> None:
+    rebalancer = Rebalancer(TOPOLOGY, 2)
+    generator = np.random.default_rng(3)
+    old, new = generator.lognormal(4, 1.5, (2, 2, 18))
+    changes = []
+    for mean in (old,) * 6 + (new,):
+        rebalancer.observe(generator.poisson(mean))
+        changes.append(rebalancer._forecast.switched)
+    assert sum(changes) > changes[-1] > 0
+    if restart != "none":
+        rebalancer.save(tmp_path / "state.npz")
+    if restart == "saved by an older version":  # which knew of the last window only
+        content = dict(np.load(tmp_path / "state.npz"))
+        header = json.loads(str(content["header"]))
+        del header["workload_changes"]
+        np.savez(tmp_path / "state.npz", **{**content, "header": np.array(json.dumps(header))})
+        changes = changes[-1:]
+    if restart != "none":
+        rebalancer = Rebalancer.load(tmp_path / "state.npz")
+    rebalancer.observe(generator.poisson(new))
+    changes.append(rebalancer._forecast.switched)
+    assert rebalancer.propose().workload_changes == sum(changes)
+    proposal = rebalancer.propose()
+    assert (proposal.workload_changes, proposal.cause) == (0, "load")
 
 
 def test_without_a_window_experts_count_alike() -> None:
@@ -266,6 +317,7 @@ def test_files_that_are_no_state_are_refused(tmp_path) -> None:
         "phy2log": content["phy2log"][:, :4],
         "forecast_level": content["forecast_level"][:1],
         "header": np.array("{}"),
+        "workload_changes": np.array(-1),
     }.items():
         np.savez(tmp_path / "bad.npz", **{**content, name: change})
         with refused("bad.npz is not the state of a Rebalancer"):
@@ -297,6 +349,7 @@ def test_a_gpu_that_was_lost_and_is_back_before_a_proposal_has_lost_its_weights(
         rebalancer.save(tmp_path / "state.npz")
         rebalancer = Rebalancer.load(tmp_path / "state.npz")
     proposal = rebalancer.propose()
+    assert proposal.cause == "gpus"
     slots = set(range(*topology.first_slots[4:6]))
     fetched = {(move.layer, move.slot) for move in proposal.moves if move.slot in slots}
     assert fetched == {(layer, slot) for layer in range(2) for slot in slots}

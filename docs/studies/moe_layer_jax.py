@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import eplb_np
-from eplb_np import Splitter, make_quotas
-from eplb_np.dispatch.jax import assign
+from eplb_np import Splitter
+from eplb_np.dispatch.jax import assign, quotas
 
 RANKS, TOKENS, WIDTH, HIDDEN = 8, 64, 16, 32  # one rank on each GPU
 EXPERTS, CHOSEN, SLOTS = 32, 4, 40
@@ -79,18 +79,12 @@ def without_replicas(weights: Weights, tokens: jax.Array) -> tuple[jax.Array, ja
 def with_split(plan: eplb_np.Plan, splitter: Splitter, layer: int) -> Callable[..., Any]:
     """Make the layer whose batches are split over the replicas of a plan."""
     phy2log, log2phy = jnp.asarray(plan.phy2log[layer]), jnp.asarray(plan.log2phy[layer])
-    shape = jax.ShapeDtypeStruct((RANKS, plan.topology.num_replicas), jnp.int32)
-
-    def quotas_of(counts: jax.Array) -> np.ndarray:  # on the host, the same on every rank
-        counts = np.asarray(counts, np.int64)
-        slot_load = splitter.split_layer(layer, counts.sum(axis=0))
-        return make_quotas(plan, slot_load, counts, layer).astype(np.int32)
 
     @jax.jit
     def run(weights: Weights, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         topk_ids, gate = route(weights, tokens)
-        quotas = jax.pure_callback(quotas_of, shape, count(topk_ids))
-        slots = jax.vmap(assign, in_axes=(0, 0, None))(topk_ids, quotas, log2phy)
+        sent = quotas(splitter, count(topk_ids), layer)  # by each rank to each slot
+        slots = jax.vmap(assign, in_axes=(0, 0, None))(topk_ids, sent, log2phy)
         out = run_slots(tokens, slots, gate, weights.up[phy2log], weights.down[phy2log])
         return out, slots
 

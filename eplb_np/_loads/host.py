@@ -31,6 +31,11 @@ def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - objects raise anything here
+        if type(error).__name__ == "TracerArrayConversionError":
+            raise ValueError(
+                f"{name} is traced by JAX, so it has no numbers yet: call this outside jax.jit, "
+                "or inside a function that you give to jax.pure_callback"
+            ) from None
         raise ValueError(
             f"{name} cannot be read as an array ({said_by(error)}): give an array on the host, or "
             "lists of numbers"

@@ -132,7 +132,8 @@ class Workloads:
 
 def rows_to_one(load: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Scale the last axis to add up to 1; rows without load are even."""
-    total = load.sum(axis=-1, keepdims=True, dtype=np.float64)
+    # Cast first: sum(dtype=...) casts piece by piece, and pieces differ between versions of NumPy.
+    total = load.astype(np.float64).sum(axis=-1, keepdims=True)
     share = np.full(load.shape, 1.0 / load.shape[-1])
     np.divide(load, total, out=share, where=total > 0)
     return share

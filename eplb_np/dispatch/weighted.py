@@ -23,9 +23,15 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
 
-def weighted_log2phy(plan: Plan, load: ArrayLike, width: int) -> Ints:
+def weighted_log2phy(plan: Plan, load: ArrayLike, width: int, every_replica: bool) -> Ints:
     """Write the table of `Plan.weighted_log2phy`, [L, E, width] int64."""
     num_entries = as_size("width", width, maximum=WIDEST)
+    most = int(plan.logcnt.max())
+    if every_replica and num_entries < most:
+        raise ValueError(
+            f"width={num_entries} has no room for the {most} replicas of an expert: give "
+            f"width={most} or more, or every_replica=False"
+        )
     replica_load(plan.phy2log, plan.logcnt, load)  # complains in terms of the load
     num_layers, num_experts = plan.logcnt.shape
     check_memory(f"a table of width={num_entries}", plan.logcnt.size * num_entries)
@@ -38,17 +44,19 @@ def weighted_log2phy(plan: Plan, load: ArrayLike, width: int) -> Ints:
     slots = slots[several]
     rows = several // num_experts
     shares = np.where(slots == EMPTY, 0.0, share[rows[:, None], slots])
-    order = interleave(closest_counts(shares, num_entries), num_entries)
+    least = (slots != EMPTY).astype(np.int64) if every_replica else None
+    order = interleave(closest_counts(shares, num_entries, least), num_entries)
     chosen = np.take_along_axis(slots, order, axis=1)
     table[several] = np.where(order == EMPTY, EMPTY, chosen)
     return table.reshape(num_layers, num_experts, num_entries)
 
 
-def closest_counts(share: Doubles, width: int) -> Ints:
+def closest_counts(share: Doubles, width: int, at_least: Ints | None = None) -> Ints:
     """Choose how often each replica stands in its expert's row of at most ``width`` entries.
 
     ``share`` [M, X] adds up to 1 in each row; the counts [M, X] are those whose largest excess
-    over the shares is least, and of these the ones with the fewest entries.
+    over the shares is least, and of these the ones with the fewest entries. With ``at_least``
+    [M, X], each replica gets so many entries first, and what its share leaves then is shared out.
     """
     best = np.zeros(share.shape, np.int64)
     least = np.full(len(share), np.inf)
@@ -56,6 +64,8 @@ def closest_counts(share: Doubles, width: int) -> Ints:
     rank = np.empty_like(best)
     for num_entries in range(1, width + 1):
         quota = share * num_entries
+        if at_least is not None:
+            quota = at_least + _scaled(quota - at_least, num_entries - at_least.sum(axis=1))
         count = np.floor(quota).astype(np.int64)
         # The largest remainders get what is left; ties go to the lower rank. No other counts have
         # a smaller excess, as every one of them gives an entry more to a smaller remainder.
@@ -66,6 +76,15 @@ def closest_counts(share: Doubles, width: int) -> Ints:
         better = excess < least
         best[better], least[better] = count[better], excess[better]
     return best
+
+
+def _scaled(above: Doubles, total: Ints) -> Doubles:
+    """Scale what is above 0 in each row so that it adds up to ``total``."""
+    positive = np.maximum(above, 0.0)
+    rows = positive.sum(axis=1)
+    factor = np.divide(np.maximum(total, 0), rows, out=np.zeros_like(rows), where=rows > 0)
+    scaled: Doubles = positive * factor[:, None]
+    return scaled
 
 
 def interleave(counts: Ints, width: int) -> Ints:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from eplb_np._arguments import as_list, as_size, one_line
 from eplb_np._loads.host import as_array
+from eplb_np.maps.maps import rank_by_slots
 from eplb_np.plan import Plan
 from eplb_np.topology import Topology
 
@@ -182,19 +183,7 @@ def plan_of(
         rows = rows[[ids.index(i) for i in wanted]]
         ids = wanted
     phy2log = rows.astype(np.int64)
-    return Plan(phy2log, number_replicas(phy2log), topology, policy, ids)
-
-
-def number_replicas(phy2log: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rank the replicas [L, P] of each expert in the order of their slots."""
-    order = np.argsort(phy2log, axis=1, kind="stable")
-    experts = np.take_along_axis(phy2log, order, axis=1)
-    places = np.broadcast_to(np.arange(phy2log.shape[1]), phy2log.shape)
-    begins = np.hstack([np.ones((len(experts), 1), bool), experts[:, 1:] != experts[:, :-1]])
-    first = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
-    rank = np.empty_like(phy2log)
-    np.put_along_axis(rank, order, places - first, axis=1)
-    return rank
+    return Plan(phy2log, rank_by_slots(phy2log), topology, policy, ids)
 
 
 def _aligned(new: list[int], old: list[int]) -> list[int]:

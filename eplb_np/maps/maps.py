@@ -16,6 +16,9 @@ EMPTY = np.int64(-1)
 """The one sentinel: a slot without a replica, an entry of ``log2phy`` after an expert's last
 replica, the source of a fetch from storage."""
 
+ALIGNMENT = 64
+"""Bytes. JAX, on a CPU, takes over an array without a copy if its address is a multiple of it."""
+
 
 class Maps(NamedTuple):
     """What every policy makes: the experts in the slots, their ranks, the counts."""
@@ -41,6 +44,25 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+def aligned_copy(array: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
+    """Copy to a read-only array whose address is a multiple of `ALIGNMENT`."""
+    kind = array.dtype if dtype is None else dtype
+    room = np.empty(array.size * kind.itemsize + ALIGNMENT - 1, np.uint8)
+    start = -room.__array_interface__["data"][0] % ALIGNMENT
+    copy: NDArray[Any] = np.ndarray(array.shape, kind, room, start)
+    copy[...] = array
+    copy.flags.writeable = False
+    return copy
+
+
+def as_plan_array(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a read-only array of a plan's dtype: aligned if that is int32, which is for JAX.
+
+    int64 arrays stay where they are: by default, JAX copies them to int32 anyway.
+    """
+    return read_only(array) if dtype == np.int64 else aligned_copy(array, dtype)
+
+
 def count_replicas(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) -> NDArray[Any]:
     """Count each expert's replicas in each layer."""
     num_layers = phy2log.shape[0]
@@ -49,6 +71,18 @@ def count_replicas(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) ->
     flat = phy2log + 1 + width * np.arange(num_layers, dtype=np.int64)[:, None]
     count = np.bincount(flat.ravel(), minlength=num_layers * width).reshape(num_layers, width)
     return count[:, 1:].astype(phy2log.dtype, copy=False)
+
+
+def rank_by_slots(phy2log: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rank the replicas [L, P] of each expert in the order of their slots."""
+    order = np.argsort(phy2log, axis=1, kind="stable")
+    experts = np.take_along_axis(phy2log, order, axis=1)
+    places = np.broadcast_to(np.arange(phy2log.shape[1]), phy2log.shape)
+    begins = np.hstack([np.ones((len(experts), 1), bool), experts[:, 1:] != experts[:, :-1]])
+    first = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
+    rank = np.empty_like(phy2log)
+    np.put_along_axis(rank, order, places - first, axis=1)
+    return rank
 
 
 def check_maps(phy2log: NDArray[Any], phyrank: NDArray[Any], topology: Topology) -> None:

@@ -30,7 +30,7 @@ price that follows from the noise."""
 SURCHARGE_ROUNDS = 8
 """Rounds of bisection. Each halves the logarithm of the range: 8 leave 2**(14 / 256), or 4 %."""
 
-SURCHARGES_PER_GPU = 2.0 ** -np.arange(5.0, 13.0)
+SURCHARGES_PER_GPU = np.ldexp(1.0, -np.arange(5, 13))
 """Surcharges to try if GPUs have used up their fetches, in the same unit. On development traces the
 best was among these wherever there was something to gain."""
 

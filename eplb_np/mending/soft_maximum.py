@@ -18,6 +18,7 @@ import numpy as np
 from eplb_np._numba.jit import kernel
 from eplb_np._numba.types import Doubles, Int
 from eplb_np.local_search.slot_table import SlotTable, gpu_time, longest_time
+from eplb_np.mending.elementary import exp, log
 
 MIN_TAU = 1e-3
 """Softness of the maximum where loads are hardly noisy: a thousandth of the mean time."""
@@ -44,11 +45,11 @@ def soft_maximum(table: SlotTable, objective: Objective) -> float:
     """Soft maximum of the GPU times and of the other nodes."""
     tau = objective.tau
     longest = longest_time(table)
-    total = np.exp(min((objective.elsewhere - longest) / tau, FAR_AHEAD))
+    total = exp(min((objective.elsewhere - longest) / tau, FAR_AHEAD))
     for g in range(table.size.shape[0]):
         if table.size[g] > 0:
-            total += np.exp((gpu_time(table, g) - longest) / tau)
-    return float(longest + tau * np.log(total))
+            total += exp((gpu_time(table, g) - longest) / tau)
+    return float(longest + tau * log(total))
 
 
 @kernel
@@ -64,8 +65,8 @@ def ideal_soft_maximum(table: SlotTable, objective: Objective) -> float:
             speed += 1.0 / table.slowness[g]
             live += 1
     time = total / speed
-    others = np.exp(min((objective.elsewhere - time) / tau, FAR_AHEAD))
-    return float(time + tau * np.log(live + others))
+    others = exp(min((objective.elsewhere - time) / tau, FAR_AHEAD))
+    return float(time + tau * log(live + others))
 
 
 @kernel
@@ -90,7 +91,7 @@ def softness(table: SlotTable, noise: float, num_active: Int) -> float:
 @kernel
 def tau_of(variance: float, num_active: Int) -> float:
     """Softness for GPU times with this variance."""
-    return float(max(np.sqrt(variance / (2.0 * np.log(max(num_active, 2)))), MIN_TAU))
+    return float(max(np.sqrt(variance / (2.0 * log(float(max(num_active, 2))))), MIN_TAU))
 
 
 @kernel
@@ -107,5 +108,5 @@ def best_elsewhere(
     total = 0.0
     for n in range(node_load.shape[0]):
         if n != node:
-            total += node_gpus * np.exp((node_load[n] / node_speed[n] - latest) / tau)
-    return float(latest + tau * np.log(total))
+            total += node_gpus * exp((node_load[n] / node_speed[n] - latest) / tau)
+    return float(latest + tau * log(total))

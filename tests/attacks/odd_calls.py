@@ -195,7 +195,9 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Plan.crossing": (
         lambda **given: 1.0 - MADE.crossing(**given), {"load": LOAD, "split": "best"},
     ),
-    "Plan.weighted_log2phy": (MADE.weighted_log2phy, {"load": LOAD, "width": 16}),
+    "Plan.weighted_log2phy": (
+        MADE.weighted_log2phy, {"load": LOAD, "width": 16, "every_replica": True},
+    ),
     "Splitter.split": (
         split, {"plan": MADE, "expected": LOAD, "counts": COUNTS, "evened": True, "out": None},
     ),

@@ -95,6 +95,39 @@ def test_shares_that_fit_are_met_exactly():
     )
 
 
+@pytest.mark.parametrize(("num_replicas", "width"), [(2, 9), (3, 7), (4, 6)])
+def test_each_replica_has_an_entry_and_no_such_table_exceeds_the_shares_less(num_replicas, width):
+    share = random_shares(np.random.default_rng(5), 60, num_replicas)
+    at_least = np.ones_like(share, dtype=np.int64)
+    every = [
+        np.array(c) for c in product(range(1, width + 1), repeat=num_replicas) if sum(c) <= width
+    ]
+    for row, count in zip(share, closest_counts(share, width, at_least), strict=True):
+        assert (count >= 1).all()
+        assert count.sum() <= width
+        least = min((c / c.sum() - row).max() for c in every)
+        assert (count / count.sum() - row).max() <= least + 1e-12
+
+
+def test_every_replica_in_the_table():
+    rng = np.random.default_rng(6)
+    for _ in range(fewer(100, 10)):
+        plan = random_plan(rng, num_layers=2)
+        load = random_counts(rng, plan.logcnt.shape)
+        width = int(plan.logcnt.max()) + int(rng.integers(0, 9))
+        table = plan.weighted_log2phy(load, width, every_replica=True)
+        counts = (table >= 0).sum(axis=-1)
+        assert (counts[plan.logcnt == 1] == 1).all()
+        for layer, expert in np.ndindex(plan.logcnt.shape):
+            row = table[layer, expert]
+            assert (row[: counts[layer, expert]] >= 0).all()
+            slots = plan.log2phy[layer, expert]
+            assert set(row[row >= 0]) == set(slots[slots >= 0])
+        if plan.logcnt.max() > 1:
+            with refused("width=1 has no room", "give width="):
+                plan.weighted_log2phy(load, 1, every_replica=True)
+
+
 def test_entries_taken_in_turn_keep_the_proportions():
     rng = np.random.default_rng(3)
     counts = rng.integers(0, 8, (300, 4))

@@ -9,7 +9,8 @@ from support import fewer, refused
 
 from eplb_np import Plan, Topology, in_order_plan, make_plan
 from eplb_np.io import FORMATS, read_plan, write_plan
-from eplb_np.io.placements import Consumer, align_slots, number_replicas, placement_for
+from eplb_np.io.placements import Consumer, align_slots, placement_for
+from eplb_np.maps.maps import rank_by_slots
 
 LOAD = np.random.default_rng(3).integers(1, 100, (3, 8))
 MOE = [1, 2, 4]
@@ -36,7 +37,7 @@ def test_a_plan_comes_back(name, tmp_path):
 
 def test_replicas_are_numbered_by_their_slots():
     phy2log = np.array([[2, 0, 2, 1, 2, 0], [0, 0, 0, 0, 1, 2]])
-    assert number_replicas(phy2log).tolist() == [[0, 0, 1, 0, 2, 1], [0, 1, 2, 3, 0, 0]]
+    assert rank_by_slots(phy2log).tolist() == [[0, 0, 1, 0, 2, 1], [0, 1, 2, 3, 0, 0]]
 
 
 def test_layers_that_are_not_planned_hold_every_expert(tmp_path):
@@ -64,7 +65,7 @@ def test_options_of_the_engine_are_said(tmp_path):
 
 
 APART = np.array([[0, 1, 0, 3, 2, 3, 2, 1]])  # never beside each other
-DOUBLE = Plan(APART, number_replicas(APART), Topology(4, 8, 2), "by hand")
+DOUBLE = Plan(APART, rank_by_slots(APART), Topology(4, 8, 2), "by hand")
 
 
 def test_an_expert_twice_on_a_gpu_is_said_or_refused():

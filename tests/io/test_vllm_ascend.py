@@ -16,7 +16,7 @@ from support import refused
 
 from eplb_np import Plan, Topology, in_order_plan, make_plan
 from eplb_np.io import read_plan, write_plan
-from eplb_np.io.placements import number_replicas
+from eplb_np.maps.maps import rank_by_slots
 
 PHY2LOG = np.array([[0, 1, 2, 3, 4, 0, 5, 1], [5, 4, 3, 1, 2, 0, 1, 5]])
 
@@ -34,7 +34,7 @@ def write(tmp_path):
 def plan_of(phy2log, num_gpus, ids=None):
     topology = Topology(int(phy2log.max()) + 1, phy2log.shape[1], num_gpus)
     ids = range(len(phy2log)) if ids is None else ids
-    return Plan(phy2log, number_replicas(phy2log), topology, "by hand", ids)
+    return Plan(phy2log, rank_by_slots(phy2log), topology, "by hand", ids)
 
 
 @needs_interop
@@ -85,7 +85,7 @@ def test_what_is_written_is_read_again(num_layers, num_gpus, num_slots, data):
     text, found = through_a_file(plan)
     assert text == json.dumps(as_expert_map(plan.phy2log, num_gpus))
     assert found.phy2log.tolist() == plan.phy2log.tolist()
-    assert found.phyrank.tolist() == number_replicas(plan.phy2log).tolist()
+    assert found.phyrank.tolist() == rank_by_slots(plan.phy2log).tolist()
 
 
 def through_a_file(plan, **options):

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import pytest
 from numpydoc.validate import validate
+from support import engine_modules
 
 import eplb_np
 
@@ -14,7 +15,8 @@ NOT_ASKED_FOR = {"EX01", "SA01", "ES01", "GL01", "SS05"}
 
 
 def public_names():
-    for module in (eplb_np, eplb_np.cuda, eplb_np.io, eplb_np.replay, eplb_np.workloads):
+    package = (eplb_np, eplb_np.cuda, eplb_np.io, eplb_np.replay, eplb_np.workloads)
+    for module in (*package, *engine_modules()):
         for name in module.__all__:
             public = getattr(module, name)
             if not (inspect.isclass(public) or inspect.isfunction(public)):

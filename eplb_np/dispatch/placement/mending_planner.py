@@ -113,7 +113,7 @@ def mend_for_split(
     # make the moves that are worth a high price.
     run(np.arange(num_layers), 0, 0, 1.0)
     for rung in range(RUNGS, -1, -1):
-        run(np.argsort(-excess, kind="stable"), WORK // (RUNGS + 1), 0, 2.0**rung)
+        run(np.argsort(-excess, kind="stable"), WORK // (RUNGS + 1), 0, float(1 << rung))
     return maps
 
 
@@ -176,7 +176,8 @@ def _mend_layer(
     seed_generator(search.state, layer + 1_000_000)
     total = start_search(search)
     for rung in range(rungs, -1, -1):
-        price = terms.price[layer] * 2.0**rung
+        # Not 2.0**rung: that would become a call of the system's exp2.
+        price = terms.price[layer] * float(1 << rung)
         total = mend(search, total, work // (rungs + 1), price, terms.tolerance, fetches)
     return float(sum_of(search.excess) / num_samples)
 
