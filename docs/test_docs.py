@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import bridges
+import engines
 import numba
 import numpy as np
 import pytest
@@ -170,6 +171,22 @@ def test_bridges_raise_the_balance_and_are_counted(capsys: pytest.CaptureFixture
         assert 0 < used <= 4
         assert best > bound
         assert some > 0
+
+
+@needs_jit
+@pytest.mark.parametrize("engine", engines.ENGINES, ids=lambda engine: engine.name)
+def test_what_an_engine_gains_is_printed(
+    engine: engines.Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines.print_table(engine, few_profiles, 1, 7, ["stationary"])
+    header, _, *rows = (line.split("|") for line in capsys.readouterr().out.splitlines())
+    assert len(rows) == len(engine.deployments) * len(engine.dispatches)
+    for row in rows:
+        cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
+        assert 0 < float(cells["ours"]) < 1
+        if "% fetched, limited" in cells:  # the map in use is handed over
+            fetched = [float(cells[f"% fetched, {way}"]) for way in ("limited", "ours", "own")]
+            assert fetched == sorted(fetched)
 
 
 few_loads = few_profiles / few_profiles.sum(axis=2, keepdims=True)
