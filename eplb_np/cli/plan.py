@@ -128,6 +128,7 @@ def plan_loads(  # noqa: PLR0913
     """
     with one_line():
         if output is not None:
+            # Once more below: which layers there are is known when the loads have been read.
             check_writable(output, output_format, 0, hidden_layers or 1)
             if loads is not None:
                 check_not_read_from(output, loads)

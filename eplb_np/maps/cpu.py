@@ -24,6 +24,8 @@ def fill_log2phy(phy2log: Ints, phyrank: Ints, log2phy: Ints) -> None:
 def number_replicas(phy2log: Ints, phyrank: Ints, logcnt: Ints) -> None:
     """Rank the replicas of each expert in the order of the slots, and count them.
 
+    `rank_by_slots` in ``maps.py`` is its form in NumPy.
+
     ``phy2log`` [P] is one layer's plan. Out: ``phyrank`` [P], -1 in empty slots; ``logcnt`` [E].
     """
     for e in range(logcnt.shape[0]):

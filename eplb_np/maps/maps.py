@@ -74,7 +74,10 @@ def count_replicas(phy2log: NDArray[np.signedinteger[Any]], num_experts: int) ->
 
 
 def rank_by_slots(phy2log: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rank the replicas [L, P] of each expert in the order of their slots."""
+    """Rank the replicas [L, P] of each expert in the order of their slots.
+
+    As `number_replicas` in ``cpu.py``, but without a kernel to compile for a map that is read.
+    """
     order = np.argsort(phy2log, axis=1, kind="stable")
     experts = np.take_along_axis(phy2log, order, axis=1)
     places = np.broadcast_to(np.arange(phy2log.shape[1]), phy2log.shape)

@@ -80,6 +80,21 @@ def test_without_a_map_it_is_the_refined_plan():
         assert plan_for(LOAD, TOPOLOGY, no_help, Wishes()) == plan
 
 
+def test_counts_of_many_tokens_are_followed_closely():
+    """They tell their noise: less than what is assumed of numbers that are no counts, or of few."""
+    rng = np.random.default_rng(6)
+    for _ in range(8):
+        before, counts = np.floor(1e6 * rng.dirichlet(np.ones(E), (2, L)))
+        in_use = plan_for(before, TOPOLOGY, None, Wishes()).phy2log
+        few, no_counts = np.floor(counts / 200), counts + 0.5
+        of_counts, of_few, of_no_counts = (
+            plan_for(load, TOPOLOGY, in_use, Wishes()) for load in (counts, few, no_counts)
+        )
+        for plan, load in ((of_few, few), (of_no_counts, no_counts)):
+            assert plan == plan_for(load / 2**21, TOPOLOGY, in_use, Wishes())  # of unknown noise
+            assert plan.balancedness(counts) < of_counts.balancedness(counts)
+
+
 def test_what_was_planned_before_does_not_matter():
     first = plan_for(LOAD, TOPOLOGY, IN_ORDER, Wishes())
     for seed in range(3):
