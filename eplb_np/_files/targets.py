@@ -43,14 +43,22 @@ def target_of(path: str | os.PathLike[str]) -> Target:
 
 
 def check_not_read_from(path: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
-    """Raise ``ValueError`` if a file to write is also the one to read, by whatever name."""
+    """Raise ``ValueError`` if a file to write is also one to read, by whatever name.
+
+    Of a folder that is read, no file is written over.
+    """
     try:
         same = Path(path).samefile(source)
+        inside = Path(path).resolve().is_relative_to(Path(source).resolve())
     except OSError:  # one of them is missing
         return
     if same:
         raise ValueError(
             f"{printable(path)}: it is the file that is read, and would be lost: give another"
+        )
+    if inside:
+        raise ValueError(
+            f"{printable(path)}: it is in the folder that is read, and would be lost: give another"
         )
 
 

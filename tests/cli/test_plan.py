@@ -174,6 +174,27 @@ def test_what_cannot_be_read_or_written_is_refused_before_planning(
     assert files_of(folder) == ["loads.npy"]
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_of_the_folder_that_is_read_is_not_written_over(link, run, folder):
+    dumps = folder / "dumps"
+    dumps.mkdir()
+    for minute in (1500, 1501):
+        value = {"logical_count": LOAD.astype(int), "timestamp": f"20261124_{minute}"}
+        np.save(dumps / f"x_20261124_{minute}.npy", np.array(value, object))
+    output = dumps / "x_20261124_1500.npy"
+    before = output.read_bytes()
+    if link:
+        (folder / "link.npy").symlink_to(output)
+    options = [*OPTIONS, "--to", "sglang-jax", "-o"]
+    code, _, err = run("plan", "dumps", *options, "link.npy" if link else str(output))
+    assert code == 2
+    assert "it is in the folder that is read, and would be lost" in err
+    assert output.read_bytes() == before
+    code, out, _ = run("plan", "dumps", *options, str(dumps / "plan.npy"))
+    assert code == 0
+    assert "2 steps in order" in out
+
+
 def test_a_model_whose_layers_nobody_counted_needs_their_number(run, folder):
     np.save("moe.npy", LOAD[MOE])
     options = [*OPTIONS, "-o", "p.json", "--to", "sglang"]
