@@ -16,7 +16,7 @@ from eplb_np.dispatch.loads_to_come import FIRST_NOISE, rows_to_one
 from eplb_np.dispatch.placement.mending_planner import Ahead, mend_for_split
 from eplb_np.dispatch.placement.planner import place_for_split
 from eplb_np.forecast import Expected
-from eplb_np.local_search.planner import make_maps
+from eplb_np.local_search.planner import make_separate_maps
 from eplb_np.maps.homes import groups_are_home
 from eplb_np.maps.maps import EMPTY, Maps, count_replicas
 from eplb_np.mending.limits import MoveLimits, fetch_budget
@@ -43,7 +43,8 @@ def plan_maps(
     noise = expected.noise or FIRST_NOISE
     threads = choose_num_threads(num_threads, share.shape[1], topology.num_replicas)
     if in_use is None:
-        start = make_maps(share.mean(axis=0).astype(np.float32), topology, "refined", num_threads)
+        load = share.mean(axis=0).astype(np.float32)
+        start = make_separate_maps(load, topology, num_threads)
         return place_for_split(start, share, topology, noise, threads, certain=certain)
     held = np.array(in_use, np.int64, order="C")
     phy2log = held

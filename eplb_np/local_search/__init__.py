@@ -1,8 +1,9 @@
 """The refined policy: the best plan from scratch, by local search.
 
-``planner.py`` shares the layers out to threads, and ``layers.py`` plans each layer. Groups go to
-nodes first (``groups.py``). In each node (``node.py``) a first plan is constructed
+``planner.py`` shares the layers out to threads. Groups go to nodes first (``groups.py``), and then
+``layers.py`` plans each layer node by node. In each node (``node.py``) a first plan is constructed
 (``construction.py``) and then improved (``search.py``). All of them work on a ``slot_table.py``.
+Where that plan is far from balanced, plans in which a GPU holds an expert twice are searched, too.
 
 The moves, one file each, with what they cost when a plan in use is mended:
 

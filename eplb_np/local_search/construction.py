@@ -1,7 +1,7 @@
 """A first plan for the search: replicas by Adams' method, placed by LPT.
 
-A GPU gets the same expert twice only if it cannot be avoided. Letters: E logical experts, P slots,
-D GPUs.
+A GPU gets an expert twice only if the table lets it, or if it cannot be avoided. Letters: E logical
+experts, P slots, D GPUs.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from eplb_np.stages.priority_queue.cpu import build_tree, num_leaves, replay_lea
 
 @kernel
 def allocate_capped(
-    weight: Doubles, num_replicas: Int, max_count: Int, count: Ints, tree: Ints
+    weight: Doubles, num_replicas: Int, max_count: Int, num_tail: Int, count: Ints, tree: Ints
 ) -> None:
     """Allocate replicas by Adams' method: each extra one to the expert with the heaviest replicas.
 
-    An expert that is on ``max_count`` GPUs already gets no more while another expert can take one:
-    one more replica would be a duplicate on its GPU and relieve nobody. Out: ``count`` [E].
-    Scratch: ``tree`` [2 * leaves(E)]. O(E + (P - E) log E).
+    The last ``num_tail`` go by Sainte-Lague's method, as in the hybrid policy. An expert that has
+    ``max_count`` replicas gets no more while another expert can take one. Out: ``count`` [E].
+    Scratch: ``tree`` [2 * leaves(E)]. O(E + P log E).
     """
     num_experts = weight.shape[0]
     leaves = num_leaves(num_experts)
@@ -44,21 +44,25 @@ def allocate_capped(
         tree[i] = NEVER
     for e in range(num_experts):
         count[e] = 1
-        tree[leaves + e] = _claim(weight[e], count[e], max_count, e)
-    build_tree(tree, leaves)
-    for _ in range(num_replicas - num_experts):
-        winner = key_index(tree[1])
-        count[winner] += 1
-        claim = _claim(weight[winner], count[winner], max_count, winner)
-        replay_leaf(tree, leaves, winner, claim)
+    for tail in range(2):
+        divisor = 0.5 * tail  # Adams divides by the count, Sainte-Lague by half a replica more
+        for e in range(num_experts):
+            tree[leaves + e] = _claim(weight[e], count[e], max_count, divisor, e)
+        build_tree(tree, leaves)
+        num_extra = num_replicas - num_experts
+        for _ in range(num_tail if tail else num_extra - num_tail):
+            winner = key_index(tree[1])
+            count[winner] += 1
+            claim = _claim(weight[winner], count[winner], max_count, divisor, winner)
+            replay_leaf(tree, leaves, winner, claim)
 
 
 @kernel
-def _claim(weight: float, count: Int, max_count: Int, e: Int) -> Int:
+def _claim(weight: float, count: Int, max_count: Int, more: float, e: Int) -> Int:
     """Key of an expert; the expert with the smallest key gets the next replica."""
     if count >= max_count:  # after every expert that can take one; the fewest replicas first
         return ((INFINITY_BITS + count) << KEY_SHIFT) | e
-    return heaviest_first(np.float32(weight / count), e)
+    return heaviest_first(np.float32(weight / (count + more)), e)
 
 
 @kernel
@@ -84,7 +88,7 @@ def place_longest_first(table: SlotTable, order: Ints, filled: Ints, tree: Ints)
         load = replica_load(table, e, table.logcnt[e])
         for _ in range(table.logcnt[e]):
             chosen = key_index(tree[1])
-            if table.held[chosen, e] > 0:
+            if table.held[chosen, e] >= table.most_held[0]:
                 other = _soonest_without(table, e, filled)
                 if other >= 0:
                     chosen = other

@@ -68,15 +68,16 @@ def _best_double_between(
     """Best double swap between two GPUs: the longer time of the two, and the four rows."""
     best = np.inf
     rows = (-1, -1, -1, -1)
+    most_held = table.most_held[0]
     for row in range(table.size[h]):
-        if table.held[g, table.expert[row, h]] > 0:
+        if table.held[g, table.expert[row, h]] >= most_held:
             continue
         for row2 in range(row + 1, table.size[h]):
-            if table.held[g, table.expert[row2, h]] > 0:
+            if table.held[g, table.expert[row2, h]] >= most_held:
                 continue
             load = table.load[row, h] + table.load[row2, h]
             for other in range(table.size[g]):
-                if table.held[h, table.expert[other, g]] > 0:
+                if table.held[h, table.expert[other, g]] >= most_held:
                     continue
                 for other2 in range(other + 1, table.size[g]):
                     excess = load - table.load[other, g] - table.load[other2, g]
@@ -84,7 +85,7 @@ def _best_double_between(
                         (table.gpu_load[h] - excess) * table.slowness[h],
                         (table.gpu_load[g] + excess) * table.slowness[g],
                     )
-                    if time < best and table.held[h, table.expert[other2, g]] == 0:
+                    if time < best and table.held[h, table.expert[other2, g]] < most_held:
                         best = time
                         rows = (row, row2, other, other2)
     return best, rows

@@ -1,113 +1,127 @@
 """Groups to nodes: equally many groups for each node, so that the slowest node ends soonest.
 
-Letters: G groups, N nodes. A first packing comes from the same search as a node's plan, with groups
-as experts and nodes as GPUs.
+Letters: L layers, G groups, N nodes.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
+from numpy.typing import NDArray
 
 from eplb_np._numba.arrays import doubles, ints
-from eplb_np._numba.jit import allocator, kernel
+from eplb_np._numba.jit import entry, kernel
 from eplb_np._numba.types import Doubles, Int, Ints
-from eplb_np.local_search.node import GOOD_ENOUGH, SearchScratch, make_search_scratch, search_node
+from eplb_np.local_search.layers import search_layers
+from eplb_np.local_search.node import GOOD_ENOUGH, NO_DUPLICATES
+from eplb_np.maps.maps import Maps
+from eplb_np.topology import Gpus
 
 EXACT_STEPS = np.int64(4096)
 """Steps of the enumeration: more than enough for 8 groups on 2 nodes or 12 on 4; about 20
 microseconds."""
 
-
-class GroupsScratch(NamedTuple):
-    """The groups of a layer and the node of each, and working memory for packing them."""
-
-    load: Doubles  # [G] float64
-    node: Ints  # [G] int64
-    choice: Ints  # [G] int64
-    node_load: Doubles  # [N] float64
-    node_speed: Doubles  # [N] float64
-    node_size: Ints  # [N] int64
-    search: SearchScratch  # of groups as experts, and nodes as GPUs
+NUM_PACKINGS = 3
+"""Ways to pack groups, see `pack_groups`."""
 
 
-@allocator
-def make_groups_scratch(num_groups: Int, num_nodes: Int) -> GroupsScratch:
-    """Allocate a `GroupsScratch`."""
-    return GroupsScratch(
-        doubles(num_groups),
-        ints(num_groups),
-        ints(num_groups),
-        doubles(num_nodes),
-        doubles(num_nodes),
-        ints(num_nodes),
-        make_search_scratch(num_groups // num_nodes, num_nodes, num_groups),
-    )
+def pack_groups(
+    load: NDArray[np.float64], slowness: NDArray[np.float64], packing: int = 0
+) -> NDArray[np.int64]:
+    """Give every group of each layer a node: from ``load`` [L, G], the nodes [L, G].
 
-
-@kernel
-def assign_groups(groups: GroupsScratch) -> None:
-    """Assign ``groups.load`` to nodes: ``groups.node``.
-
-    ``groups.search.table.slowness`` [N] is the time that each node takes for a unit of load. A
-    single node gets all groups. Two groups for each of several equal nodes are paired, the
-    heaviest with the lightest, which is optimal. Otherwise LPT and swaps come first, and then an
-    enumeration that finds the optimum unless it is cut short.
+    ``slowness`` [N] is the time that each node takes for a unit of load. Packing 0 is the best
+    one: two groups for each of several equal nodes are paired, the heaviest with the lightest,
+    which is optimal. Otherwise LPT and swaps come first, and then an enumeration that finds the
+    optimum unless it is cut short. Packing 1 is LPT and swaps, and 2 is LPT alone, as in
+    DeepSeek's policy.
     """
-    load = groups.load
-    node = groups.node
-    num_groups = load.shape[0]
-    num_nodes = groups.node_load.shape[0]
+    num_layers, num_groups = load.shape
+    num_nodes = len(slowness)
     capacity = num_groups // num_nodes
-    table = groups.search.table
-    alike = True
-    for n in range(1, num_nodes):
-        alike = alike and table.slowness[n] == table.slowness[0]
-    if num_nodes == 1 or (capacity == 1 and alike):
-        for k in range(num_groups):
-            node[k] = k % num_nodes
-        return
-    for k in range(num_groups):
-        table.weight[k] = load[k]
-    search_node(groups.search, GOOD_ENOUGH)
-    if capacity == 2 and alike:
-        fold_groups(groups.search.order, node)
-        return
-    for n in range(num_nodes):
-        for r in range(capacity):
-            node[table.expert[r, n]] = n
-    pack_groups_exactly(groups, EXACT_STEPS)
+    alike = bool((slowness == slowness[0]).all())
+    if capacity == 1 and alike:
+        return np.tile(np.arange(num_groups), (num_layers, 1))
+    order = np.argsort(-load, axis=1, kind="stable")
+    if packing == 0 and capacity == 2 and alike:
+        return _fold(order)
+    node = _search(load, slowness, np.inf if packing == 2 else GOOD_ENOUGH)
+    if packing == 0:
+        pack_rows_exactly(load, slowness, order, EXACT_STEPS, node)
+    return node
 
 
-@kernel
-def fold_groups(order: Ints, node: Ints) -> None:
+def _fold(order: NDArray[np.int64]) -> NDArray[np.int64]:
     """Pair the heaviest group with the lightest, and so on: optimal for two groups per node.
 
-    The proof is in `eplb_np.lower_bound`. ``order`` [G]: groups by descending load; out: ``node``
-    [G].
+    The proof is in `eplb_np.lower_bound`. ``order`` [L, G]: groups by descending load.
     """
-    num_groups = order.shape[0]
-    for i in range(num_groups // 2):
-        node[order[i]] = i
-        node[order[num_groups - 1 - i]] = i
+    nodes = np.arange(order.shape[1] // 2)
+    return _spread(np.concatenate((nodes, nodes[::-1])), order)
+
+
+def _search(
+    load: NDArray[np.float64], slowness: NDArray[np.float64], good_enough: float
+) -> NDArray[np.int64]:
+    """Pack by the same search as a node's plan, with groups as experts and nodes as GPUs."""
+    num_layers, num_groups = load.shape
+    num_nodes = len(slowness)
+    capacity = num_groups // num_nodes
+    nodes = Gpus(
+        np.arange(0, num_groups + 1, capacity), np.full(num_nodes, capacity), slowness.copy()
+    )
+    for array in nodes:
+        array.flags.writeable = False  # as those of a topology, or the kernel is compiled again
+    maps = Maps(*(np.empty(load.shape, np.int64) for _ in range(3)))
+    together = np.zeros((num_layers, 1), np.int64)
+    ends = np.full((num_layers, 1), good_enough)
+    search_layers(
+        load.astype(np.float32), together, ends, NO_DUPLICATES, nodes, maps, np.empty(num_layers)
+    )
+    return _spread(np.repeat(np.arange(num_nodes), capacity), maps.phy2log)
+
+
+def _spread(values: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Put ``values`` [G] into each row at the row's ``places`` [L, G]."""
+    spread = np.empty_like(places)
+    np.put_along_axis(spread, places, np.tile(values, (len(places), 1)), axis=1)
+    return spread
+
+
+@entry
+def pack_rows_exactly(
+    load: Doubles, slowness: Doubles, order: Ints, max_steps: Int, node: Ints
+) -> None:
+    """Improve the packing of every row, in place, as `pack_exactly` does."""
+    num_layers, num_groups = load.shape
+    num_nodes = slowness.shape[0]
+    choice = ints(num_groups)
+    node_load = doubles(num_nodes)
+    node_size = ints(num_nodes)
+    for i in range(num_layers):
+        pack_exactly(load[i], slowness, order[i], max_steps, node[i], choice, node_load, node_size)
 
 
 @kernel
-def pack_groups_exactly(groups: GroupsScratch, max_steps: Int) -> bool:
+def pack_exactly(
+    group_load: Doubles,
+    slowness: Doubles,
+    order: Ints,
+    max_steps: Int,
+    node: Ints,
+    choice: Ints,
+    node_load: Doubles,
+    node_size: Ints,
+) -> bool:
     """Improve a packing by a depth-first search, until it is optimal or ``max_steps`` are over.
 
-    ``groups.node`` is the packing to improve. The search places groups from the heaviest on. Of
-    empty nodes that are alike it tries only the first, and it cuts off a branch in which a node
-    would take as long as in the best packing so far. Returns whether the search was complete,
-    that is, whether the result is optimal.
+    ``node`` [G] is the packing to improve, and ``order`` [G] the groups by descending load. The
+    search places groups from the heaviest on. Of empty nodes that are alike it tries only the
+    first, and it cuts off a branch in which a node would take as long as in the best packing so
+    far. Returns whether the search was complete, that is, whether the result is optimal. Scratch:
+    ``choice`` [G], ``node_load`` [N], ``node_size`` [N].
     """
-    node, choice = groups.node, groups.choice
-    group_load, node_load, node_size = groups.load, groups.node_load, groups.node_size
-    slowness = groups.search.table.slowness
-    order = groups.search.order  # by descending load
     num_groups = group_load.shape[0]
-    num_nodes = node_load.shape[0]
+    num_nodes = slowness.shape[0]
     capacity = num_groups // num_nodes
     for n in range(num_nodes):
         node_load[n] = 0.0

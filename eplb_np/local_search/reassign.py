@@ -61,6 +61,7 @@ def best_reassignment(
     _note_holders(table, h)
     best = gpu_time(table, h)
     found = (-1, -1, -1)
+    most_held = table.most_held[0]
     slowest = 0.0  # scales any rise of load with the slowest GPU: never optimistic
     for g in range(table.size.shape[0]):
         if table.size[g] > 0:
@@ -74,32 +75,55 @@ def best_reassignment(
                 continue
             gone = table.load[row, g]
             rise = replica_load(table, a, table.logcnt[a] - 1) - gone
-            others = table.second_time[a] if table.slowest_holder[a] == g else table.slowest_time[a]
-            others += rise * slowest
+            if most_held > 1:
+                others = _slowest_holder_time(table, a, rise, h, g)
+            else:
+                others = table.slowest_time[a]
+                if table.slowest_holder[a] == g:
+                    others = table.second_time[a]
+                others += rise * slowest
             if others >= best:
                 continue
+            left = table.gpu_load[g] - gone + rise * (table.held[g, a] - 1)
             if g == h:
                 for b in range(table.weight.shape[0]):
-                    if table.held[h, b] > 0 or table.logcnt[b] == 0:
+                    if table.held[h, b] >= most_held or table.logcnt[b] == 0 or b == a:
                         continue
                     came = replica_load(table, b, table.logcnt[b] + 1)
-                    time = max(others, (table.gpu_load[h] - gone + came) * table.slowness[h])
+                    load = left + came
+                    if table.held[h, b] > 0:
+                        load -= (replica_load(table, b, table.logcnt[b]) - came) * table.held[h, b]
+                    time = max(others, load * table.slowness[h])
                     if time < best:
                         best = time
                         found = (row, g, b)
                 continue
-            here = table.gpu_load[h] + (rise if table.held[h, a] > 0 else 0.0)
+            here = table.gpu_load[h] + rise * table.held[h, a]
             for own in range(table.size[h]):
                 b = table.expert[own, h]
-                if b in (EMPTY, a) or table.held[g, b] > 0:
+                if b in (EMPTY, a) or table.held[g, b] >= most_held:
                     continue
                 came = replica_load(table, b, table.logcnt[b] + 1)
-                time = max(others, (here - table.load[own, h] + came) * table.slowness[h])
-                time = max(time, (table.gpu_load[g] - gone + came) * table.slowness[g])
+                relief = table.load[own, h] - came
+                load = here - table.load[own, h] + came - relief * (table.held[h, b] - 1)
+                time = max(others, load * table.slowness[h])
+                load = left + came - relief * table.held[g, b]
+                time = max(time, load * table.slowness[g])
                 if time < best:
                     best = time
                     found = (row, g, b)
     return best, found
+
+
+@kernel
+def _slowest_holder_time(table: SlotTable, a: Int, rise: float, h: Int, g: Int) -> float:
+    """Longest time of GPUs other than h and g that hold ``a``, after its replicas have grown."""
+    longest = 0.0
+    for k in range(table.size.shape[0]):
+        if k not in (h, g) and table.held[k, a] > 0:
+            time = (table.gpu_load[k] + rise * table.held[k, a]) * table.slowness[k]
+            longest = max(longest, time)
+    return longest
 
 
 @kernel

@@ -54,7 +54,8 @@ def search(table: SlotTable, bound: float, good_enough: float, max_steps: Int) -
     came_from: Int = -1
     step = 0
     num_rows, num_gpus = table.load.shape
-    use_double_swaps = (num_rows * (num_rows - 1) // 2) ** 2 * num_gpus <= DOUBLE_SWAP_WORK
+    num_pairs = num_rows * (num_rows - 1) // 2
+    use_double_swaps = num_pairs * num_pairs * num_gpus <= DOUBLE_SWAP_WORK
     while step < max_steps:
         h = slowest_gpu(table)
         longest = gpu_time(table, h)

@@ -43,6 +43,7 @@ class SlotTable(NamedTuple):
     slowest_time: Doubles  # [E] float64, scratch of `best_reassignment`
     second_time: Doubles  # [E] float64, scratch of `best_reassignment`
     unlimited: Ints  # [D] int64, fetches of each GPU where nothing limits them
+    most_held: Ints  # [1] int64, replicas of an expert that a GPU may hold, 1 or UNLIMITED
 
 
 @allocator
@@ -68,12 +69,14 @@ def make_slot_table(num_rows: Int, num_gpus: Int, num_experts: Int) -> SlotTable
         doubles(num_experts),
         doubles(num_experts),
         ints(num_gpus),
+        ints(1),
     )
     for g in range(num_gpus):
         table.size[g] = num_rows
         table.slowness[g] = 1.0
         table.unlimited[g] = UNLIMITED
     table.margin[0] = 0.0
+    table.most_held[0] = 1
     return table
 
 

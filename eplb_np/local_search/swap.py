@@ -110,12 +110,13 @@ def _best_between(table: SlotTable, h: Int, g: Int) -> tuple[float, Int, Int]:
     best = np.inf
     best_row = -1
     best_other = -1
+    most_held = table.most_held[0]
     for row in range(table.size[h]):
-        if table.held[g, table.expert[row, h]] > 0:
+        if table.held[g, table.expert[row, h]] >= most_held:
             continue
         for other in range(table.size[g]):
             time = pair_time(table, row, h, other, g)
-            if time < best and table.held[h, table.expert[other, g]] == 0:
+            if time < best and table.held[h, table.expert[other, g]] < most_held:
                 best = time
                 best_row = row
                 best_other = other

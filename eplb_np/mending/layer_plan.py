@@ -83,3 +83,18 @@ def restore_layer(layer: LayerPlan) -> None:
     for slot in range(layer.phy2log.shape[0]):
         layer.phy2log[slot] = layer.saved[slot]
     restore_budget(layer.budget)
+
+
+@kernel
+def node_speeds(gpus: Gpus, speed: Doubles) -> float:
+    """Sum the speeds of each node's active GPUs into ``speed`` [N]; returns the sum of all."""
+    num_nodes = speed.shape[0]
+    node_gpus = gpus.size.shape[0] // num_nodes
+    total = 0.0
+    for n in range(num_nodes):
+        speed[n] = 0.0
+        for g in range(n * node_gpus, (n + 1) * node_gpus):
+            if gpus.size[g] > 0:
+                speed[n] += 1.0 / gpus.slowness[g]
+        total += speed[n]
+    return total

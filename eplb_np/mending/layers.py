@@ -10,7 +10,6 @@ from typing import NamedTuple
 from eplb_np._numba.arrays import doubles, ints
 from eplb_np._numba.jit import entry, kernel
 from eplb_np._numba.types import Doubles, Int, Ints
-from eplb_np.local_search.layers import node_speeds
 from eplb_np.local_search.slot_table import longest_time, update_table
 from eplb_np.maps.cpu import number_replicas
 from eplb_np.maps.maps import EMPTY, Maps
@@ -30,6 +29,7 @@ from eplb_np.mending.layer_plan import (
     LayerPlan,
     count_active,
     layer_time,
+    node_speeds,
     restore_layer,
     save_layer,
     scale_loads,

@@ -18,7 +18,6 @@ import numpy as np
 from eplb_np._numba.arrays import doubles, ints
 from eplb_np._numba.jit import entry, kernel
 from eplb_np._numba.types import Doubles, Int, Ints
-from eplb_np.local_search.layers import node_speeds
 from eplb_np.maps.maps import EMPTY
 from eplb_np.mending.budget import Budget, charge, may_fetch, total_left
 from eplb_np.mending.group_swaps import (
@@ -29,7 +28,7 @@ from eplb_np.mending.group_swaps import (
     is_scattered,
     make_regrouping,
 )
-from eplb_np.mending.layer_plan import LayerPlan, layer_time, scale_loads
+from eplb_np.mending.layer_plan import LayerPlan, layer_time, node_speeds, scale_loads
 from eplb_np.mending.node import Node, make_node, read_node, write_node
 from eplb_np.mending.repair import LAST_RESORT, fill_empty_slots, place_lost_experts
 from eplb_np.topology import Gpus

@@ -23,6 +23,7 @@ from eplb_np.dispatch.placement.planner import (
 from eplb_np.dispatch.placement.samples import draw_samples
 from eplb_np.dispatch.placement.search import climb, start_search
 from eplb_np.dispatch.split_cpu import make_split_scratch, split_layers
+from eplb_np.local_search.planner import make_separate_maps
 from eplb_np.maps.maps import Maps
 from eplb_np.metrics import replica_load
 
@@ -48,8 +49,7 @@ names = pytest.mark.parametrize("name", TOPOLOGIES)
 
 def start_of(topology: Topology, num_layers: int = 3, seed: int = 0) -> tuple[Maps, np.ndarray]:
     load = workloads.skewed_load(num_layers, topology.num_experts, seed=seed).astype(float)
-    plan = make_plan(load, topology, policy="refined")
-    return Maps(plan.phy2log, plan.phyrank, plan.logcnt), load
+    return make_separate_maps(load.astype(np.float32), topology), load
 
 
 def best_times(phy2log: np.ndarray, topology: Topology, loads: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The refined policy: valid plans, close to the best there are, and no expert twice on a GPU."""
+"""The refined policy: valid plans, close to the best there are, with few duplicates."""
 
 from itertools import combinations, permutations
 
@@ -10,6 +10,10 @@ from recorded import needs_loads, recorded_loads
 from support import fewer, needs_jit
 
 import eplb_np
+from eplb_np.local_search.node import DUPLICATES_GAIN
+from eplb_np.local_search.planner import make_separate_maps
+from eplb_np.metrics import layer_balancedness
+from eplb_np.plan import Plan
 
 TINY = [  # experts, replicas, GPUs, nodes, groups
     (3, 6, 3, 1, 1),
@@ -31,6 +35,11 @@ TO_REACH = {
 
 def plan_of(load, topology, **options) -> eplb_np.Plan:
     return eplb_np.make_plan(load, topology, policy="refined", **options)
+
+
+def separate_plan(load, topology) -> eplb_np.Plan:
+    maps = make_separate_maps(np.asarray(load, np.float32), topology)
+    return Plan(maps.phy2log, maps.phyrank, topology, "refined")
 
 
 def num_duplicates(plan: eplb_np.Plan) -> int:
@@ -85,19 +94,49 @@ def test_groups_stay_whole_on_their_node() -> None:
         assert set().union(*groups) == set(range(6))
 
 
-def test_never_twice_on_a_gpu_where_that_can_be() -> None:
+def test_twice_on_a_gpu_only_where_that_balances_better() -> None:
     generator = np.random.default_rng(5)
-    for _ in range(fewer(400, 20)):
+    paid = 0
+    for _ in range(fewer(400, 40)):
         gpus, slots = generator.integers(2, 9), generator.integers(1, 6)
         replicas = int(gpus * slots)
         experts = int(generator.integers(max(1, slots), replicas + 1))
-        load = generator.lognormal(0, generator.uniform(0, 3), (2, experts)).astype(np.float32)
-        plan = plan_of(load, eplb_np.Topology(experts, replicas, int(gpus)))
-        assert num_duplicates(plan) == 0, (experts, replicas, gpus)
+        load = generator.lognormal(0, generator.uniform(0, 3), (1, experts)).astype(np.float32)
+        topology = eplb_np.Topology(experts, replicas, int(gpus))
+        plan, separate = plan_of(load, topology), separate_plan(load, topology)
+        assert num_duplicates(separate) == 0, topology
+        longest, separate_longest = (p.gpu_load(load).max() for p in (plan, separate))
+        if num_duplicates(plan) > 0:
+            assert longest < separate_longest * (1 - DUPLICATES_GAIN), topology
+            paid += 1
+        assert longest <= separate_longest, topology
+    assert paid > 0
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(8, 12, 4), (8, 16, 8), (16, 24, 8, 2, 4), (6, 9, 3), (32, 48, 16, 2, 8), (64, 80, 16)],
+    ids=str,
+)
+def test_no_worse_than_the_published_policies_on_small_layers(sizes) -> None:
+    topology = eplb_np.Topology(*sizes)
+    generator = np.random.default_rng(sizes[0])
+    load = np.concatenate(
+        [generator.lognormal(0, sigma, (fewer(130, 3), sizes[0])) for sigma in (0.5, 1, 2)]
+    )
+    by_policy = {
+        policy: layer_balancedness(eplb_np.make_plan(load, topology, policy=policy).gpu_load(load))
+        for policy in ("deepseek", "hybrid", "refined")
+    }
+    # A plan is as good as the best if it ends within DUPLICATES_GAP of what any plan could reach.
+    assert (by_policy["refined"] >= by_policy["deepseek"] - 0.004).all()
+    # The hybrid policy packs the groups in a way of its own, which now and then turns out lucky.
+    worse = by_policy["refined"] < by_policy["hybrid"] - 0.004
+    assert worse.mean() <= (0.02 if topology.num_nodes > 1 else 0)
 
 
 def test_more_replicas_than_gpus_have_to_share() -> None:
-    plan = plan_of([[5.0, 1.0]], eplb_np.Topology(2, 12, 3))
+    plan = separate_plan([[5.0, 1.0]], eplb_np.Topology(2, 12, 3))
     assert num_duplicates(plan) == 12 - 2 * 3
 
 
@@ -109,7 +148,7 @@ def test_tiny_plans_are_close_to_the_optimum(sizes) -> None:
     ratios = []
     for _ in range(25):
         load = generator.integers(0, 50, (1, experts)).astype(np.float64) + 1
-        best = naive.optimal_makespan(load[0], replicas, gpus, nodes, groups, may_double=False)
+        best = naive.optimal_makespan(load[0], replicas, gpus, nodes, groups, may_double=True)
         plan = plan_of(load, topology)
         largest = plan.gpu_load(load).max()
         assert largest >= best * (1 - 1e-12)
@@ -177,7 +216,8 @@ def test_reaches_its_goals_on_real_loads() -> None:
         plans = [plan_of(load, topology) for load in loads]
         reached = [p.balancedness(load) for p, load in zip(plans, loads, strict=True)]
         assert np.mean(reached) >= goal, name
-        assert sum(num_duplicates(p) for p in plans) == 0
+        duplicates = sum(num_duplicates(p) for p in plans)
+        assert duplicates <= (10 if num_gpus > 72 else 0), name  # of 384 slots in 348 layers
     hierarchical = eplb_np.Topology(*(256, 288, 32, 4, 8))
     for load in loads:
         plan = plan_of(load, hierarchical)
