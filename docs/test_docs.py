@@ -86,7 +86,7 @@ def test_whole_ablation_is_the_hybrid_policy(sizes: tuple[int, int, int, int]) -
     load = small_load()
     topology = eplb_np.Topology(load.shape[1], *sizes)
     planned = plan_variant(load, topology, Variant(tail=True, refine=True))
-    hybrid = eplb_np.make_plan(load, topology)
+    hybrid = eplb_np.make_plan(load, topology, policy="hybrid")
     assert planned.plan.phy2log.tobytes() == hybrid.phy2log.tobytes()
     assert planned.plan.phyrank.tobytes() == hybrid.phyrank.tobytes()
 

@@ -39,7 +39,7 @@ def make_plan(  # noqa: PLR0913
     gpu_slots: Sequence[int] | None = None,
     gpu_speeds: Sequence[float] | None = None,
     active_gpus: Sequence[int] | None = None,
-    policy: PolicyName = "hybrid",
+    policy: PolicyName = "refined",
     current: Plan | None = None,
     limits: MoveLimits | None = None,
     split: PlannedSplit = "even",
@@ -76,8 +76,8 @@ def make_plan(  # noqa: PLR0913
     active_gpus : sequence of int or of bool, optional
         The GPUs that are available, as in `Topology`; replaces the active GPUs of ``topology``.
         Refined policy only.
-    policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
-        As in `rebalance_experts`.
+    policy : {"refined", "hybrid", "deepseek"}, default: "refined"
+        As in `rebalance_experts`, whose default is the published ``"hybrid"``.
     current : Plan, optional
         The plan in use. It is mended with few moves, instead of planning from scratch; refined
         policy only. A replica that stays on its GPU keeps its slot.
@@ -275,7 +275,7 @@ def check_device(device: str, policy: str, mends: bool) -> None:
     if mends or "cuda" not in POLICIES[policy].planners:
         raise ValueError(
             f"policy={policy!r}{' with a current plan' if mends else ''} plans on the CPU only: "
-            "give device='cpu' or 'auto', or another policy"
+            "give device='cpu' or 'auto', or policy='hybrid' or 'deepseek'"
         )
 
 

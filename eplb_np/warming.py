@@ -60,6 +60,7 @@ def warmup(
     for policy in policies:
         rebalance_experts(load, 4, 2, 1, 2, policy=policy)
         rebalance_experts(np.ones((8, 2)), 4, 2, 1, 2, policy=policy)  # for the SIMD form
+        rebalance_experts(np.ones((1, 6)), 6, 6, 2, 2, policy=policy)  # three groups a node
     history = np.ones((2, 1, 2))  # the forecast
     for policy in policies:
         plan = make_plan(history, num_replicas=4, num_gpus=2, policy=policy)

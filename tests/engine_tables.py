@@ -13,6 +13,8 @@ import pytest
 
 LOADS = {
     "drawn": np.random.default_rng(3).gamma(0.5, 100, (4, 16)).astype(np.int32),
+    # No even split of 24 replicas on 4 GPUs is balanced in every layer.
+    "skewed": (np.random.default_rng(34).lognormal(0, 3, (4, 16)) * 10).astype(np.int32),
     "zeros": np.zeros((4, 16), np.int32),
     "ones": np.ones((4, 16), np.int32),
     "dense rows": np.random.default_rng(4).integers(0, 99, (4, 16)) * [[0], [1], [1], [0]],

@@ -208,7 +208,7 @@ class Benchmark:
         """Prepare what is measured: make its other inputs, and compile by calling it once."""
         raise NotImplementedError
 
-    def make_plan(self, load: np.ndarray, **options: object) -> object:
+    def make_plan(self, load: np.ndarray, *, policy: str = "hybrid", **options: object) -> object:
         """Plan for this deployment."""
         sizes = self.sizes
         return self.eplb_np.make_plan(
@@ -217,6 +217,7 @@ class Benchmark:
             num_groups=sizes.num_groups,
             num_nodes=sizes.num_nodes,
             num_gpus=sizes.num_gpus,
+            policy=policy,
             **options,
         )
 

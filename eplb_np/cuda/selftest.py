@@ -93,7 +93,7 @@ def check_shape(loads: Loads, shape: Deployment) -> list[str]:
 def check_dispatch(loads: Loads, shape: Deployment, rng: np.random.Generator) -> list[str]:
     """Names of the functions that split a batch otherwise than the CPU does."""
     wrong = []
-    plan = make_plan(loads, shape.topology)
+    plan = make_plan(loads, shape.topology, policy="hybrid")
     splitter = cuda.GpuSplitter(plan, loads)
     scale = 1e4 / max(float(loads.max()), 1e-9)
     counts = rng.poisson(loads * scale * rng.lognormal(0.0, 0.5, loads.shape))

@@ -84,7 +84,10 @@ def measure(shape: Deployment, repeats: int) -> list[float | None]:
         times[1] = device_time(plan_maps, repeats)
         times[2] = host_time(plan_maps, repeats)
 
-    times[3] = host_time(lambda i: make_plan(host[i], shape.topology, device="cuda"), repeats)
+    def make_objects(i: int) -> None:
+        make_plan(host[i], shape.topology, policy="hybrid", device="cuda")
+
+    times[3] = host_time(make_objects, repeats)
     return times
 
 

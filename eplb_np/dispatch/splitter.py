@@ -73,10 +73,10 @@ class Splitter:
     >>> from eplb_np import make_plan
     >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
     >>> plan.phy2log.tolist()
-    [[0, 0, 2, 0, 1, 3]]
+    [[0, 1, 2, 0, 1, 3]]
     >>> splitter = Splitter(plan)
     >>> splitter.split([[60, 50, 5, 15]]).tolist()
-    [[40, 20, 5, 0, 50, 15]]
+    [[35, 25, 5, 25, 25, 15]]
     """
 
     def __init__(self, plan: Plan, expected: ArrayLike | None = None) -> None:
@@ -369,9 +369,9 @@ def split_load(plan: Plan, load: ArrayLike, *, evened: bool = True) -> NDArray[A
     >>> from eplb_np import make_plan
     >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
     >>> plan.phy2log.tolist()
-    [[0, 0, 2, 0, 1, 3]]
+    [[0, 1, 2, 0, 1, 3]]
     >>> split_load(plan, [[60, 50, 5, 15]]).tolist()
-    [[40, 20, 5, 0, 50, 15]]
+    [[35, 25, 5, 25, 25, 15]]
     """
     return Splitter(plan, load).split(load, evened=evened)
 

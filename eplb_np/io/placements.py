@@ -39,7 +39,7 @@ class Consumer(NamedTuple):
     suffixes: tuple[str, ...]
     every_layer: bool = False
     """Whether it wants a row for each decoder layer, dense ones included."""
-    breaks_on_doubles: bool = False
+    breaks_on_duplicates: bool = False
     """Whether it fails if an expert stands twice on a GPU."""
     most_experts: int | None = None
     most_slots: int | None = None
@@ -52,14 +52,14 @@ def placement_for(
     topology = plan.topology
     _check_slots(consumer, plan)
     notes = []
-    doubles = _count_doubles(plan)
-    if doubles and consumer.breaks_on_doubles:
+    duplicates = _count_duplicates(plan)
+    if duplicates and consumer.breaks_on_duplicates:
         raise ValueError(
-            f"{doubles} slots hold an expert that their GPU holds already, and {consumer.name} "
-            "loses such slots: plan with policy='refined'"
+            f"{duplicates} slots hold an expert that their GPU holds already, and {consumer.name} "
+            "loses such slots: plan with policy='refined' and split='best', which avoid them"
         )
-    if doubles:
-        notes.append(f"slots wasted on an expert that their GPU holds already: {doubles}")
+    if duplicates:
+        notes.append(f"slots that hold an expert which their GPU holds already: {duplicates}")
     slots = plan.phy2log if current is None else align_slots(plan, current)
     ids = list(plan.moe_layer_ids or ())
     check_num_layers(consumer, ids[-1], num_hidden_layers)
@@ -118,7 +118,7 @@ def _check_slots(consumer: Consumer, plan: Plan) -> None:
             )
 
 
-def _count_doubles(plan: Plan) -> int:
+def _count_duplicates(plan: Plan) -> int:
     """Count the slots, over all layers, whose expert has an earlier slot on the same GPU."""
     topology = plan.topology
     place = topology.gpu_of_slot * topology.num_experts + plan.phy2log

@@ -22,7 +22,7 @@ from eplb_np.io.placements import Consumer, Placement
 
 COUNT, LAYERS, DEVICES, EXPERTS = "moe_layer_count", "layer_list", "device_list", "device_expert"
 
-CONSUMER = Consumer("vLLM Ascend", suffixes=(".json",), breaks_on_doubles=True)
+CONSUMER = Consumer("vLLM Ascend", suffixes=(".json",), breaks_on_duplicates=True)
 
 
 def recognise(contents: Contents) -> bool:

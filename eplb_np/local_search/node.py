@@ -117,7 +117,7 @@ def search_node(scratch: SearchScratch, good_enough: float) -> float:
         )
         mean = _search_allocation(scratch, speed, fastest, good_enough)
         time = longest_time(table)
-        if time < longest * (1.0 - DUPLICATES_GAIN):
+        if tries == 0 or time < longest * (1.0 - DUPLICATES_GAIN):  # NaN decides nothing
             longest = time
             copy_slots(table.expert, best)
         if num_extra == 0 or longest <= mean * (1.0 + scratch.gap[0]):

@@ -118,7 +118,7 @@ def plan_file(name: str, damage: Damage) -> FormatFile:
 
     def write(path: Path, sample: int) -> None:
         plan = make_plan(
-            COUNTS[sample, 0, [0, 2, 3]], num_replicas=12, num_gpus=4, policy="refined",
+            COUNTS[sample, 0, [0, 2, 3]], num_replicas=12, num_gpus=4, split="best",
             moe_layer_ids=[0, 2, 3],
         )  # fmt: skip
         write_plan(plan, path, name, num_hidden_layers=4)

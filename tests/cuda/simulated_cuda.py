@@ -199,15 +199,17 @@ def bad_input() -> None:
 def plan_objects() -> None:
     """`make_plan` on the GPU makes equal plans that say where they were made."""
     topology = eplb_np.Topology(12, 16, 4, 2, 4)
-    on_cpu = eplb_np.make_plan(LOAD, topology)
+    on_cpu = eplb_np.make_plan(LOAD, topology, policy="hybrid")
     for device in ("cuda", "auto"):
         for load in (LOAD, LOAD.tolist(), numba_cuda.to_device(LOAD)):
-            plan = eplb_np.make_plan(load, topology, device=device, dtype=np.int32)
+            plan = eplb_np.make_plan(load, topology, policy="hybrid", device=device, dtype=np.int32)
             assert plan.device == "cuda"
-            assert plan == eplb_np.make_plan(LOAD, topology, dtype=np.int32)
+            assert plan == eplb_np.make_plan(LOAD, topology, policy="hybrid", dtype=np.int32)
     windows = np.stack([LOAD, LOAD + 1, LOAD * 2])
-    plan = eplb_np.make_plan(numba_cuda.to_device(windows), topology, device="cuda")
-    assert plan == eplb_np.make_plan(windows, topology)
+    plan = eplb_np.make_plan(
+        numba_cuda.to_device(windows), topology, policy="hybrid", device="cuda"
+    )
+    assert plan == eplb_np.make_plan(windows, topology, policy="hybrid")
     refined = eplb_np.make_plan(LOAD, topology, policy="refined", device="auto")
     assert (refined.device, on_cpu.device) == ("cpu", "cpu")
 

@@ -32,7 +32,7 @@ needs_no_gpu = pytest.mark.skipif(cuda.is_available(), reason="there is a GPU")
         lambda: cuda.rebalance_experts_hierarchical(LOAD, 16, 4, 2, 4),
         lambda: cuda.replicate_experts(LOAD, 16),
         lambda: cuda.balanced_packing(LOAD, 4),
-        lambda: eplb_np.make_plan(LOAD, **SIZES, device="cuda"),
+        lambda: eplb_np.make_plan(LOAD, **SIZES, policy="hybrid", device="cuda"),
     ],
 )
 def test_without_a_gpu_the_error_says_what_is_missing(call):
@@ -47,9 +47,9 @@ def test_without_a_gpu_the_error_says_what_is_missing(call):
 
 @needs_no_gpu
 def test_auto_falls_back_to_the_cpu():
-    plan = eplb_np.make_plan(LOAD, **SIZES, device="auto")
+    plan = eplb_np.make_plan(LOAD, **SIZES, policy="hybrid", device="auto")
     assert plan.device == "cpu"
-    assert plan == eplb_np.make_plan(LOAD, **SIZES)
+    assert plan == eplb_np.make_plan(LOAD, **SIZES, policy="hybrid")
 
 
 def test_auto_falls_back_when_the_gpu_fails(monkeypatch):
@@ -57,9 +57,9 @@ def test_auto_falls_back_when_the_gpu_fails(monkeypatch):
         raise cuda.DeviceError("the GPU failed or was lost")
 
     monkeypatch.setattr("eplb_np.stages.gpu_planner.require_device", fail)
-    assert eplb_np.make_plan(LOAD, **SIZES, device="auto").device == "cpu"
+    assert eplb_np.make_plan(LOAD, **SIZES, policy="hybrid", device="auto").device == "cpu"
     with pytest.raises(cuda.DeviceError, match="was lost"):
-        eplb_np.make_plan(LOAD, **SIZES, device="cuda")
+        eplb_np.make_plan(LOAD, **SIZES, policy="hybrid", device="cuda")
 
 
 def test_a_plan_keeps_its_device_but_is_no_other_plan_for_it(tmp_path):

@@ -163,7 +163,7 @@ def test_width_32_is_as_good_as_exact_shares_on_large_plans():
 
 
 def test_an_expert_with_one_replica_has_one_entry():
-    plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+    plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2, policy="hybrid")
     table = plan.weighted_log2phy([[60, 50, 5, 15]])
     assert table.shape == (1, 4, 16)
     np.testing.assert_array_equal((table >= 0).sum(axis=-1)[0, 1:], 1)
@@ -171,7 +171,7 @@ def test_an_expert_with_one_replica_has_one_entry():
 
 
 def test_without_load_every_replica_stands_once():
-    plan = make_plan([[90, 30, 10, 10], [1, 2, 3, 4]], num_replicas=8, num_gpus=2)
+    plan = make_plan([[90, 30, 10, 10], [1, 2, 3, 4]], num_replicas=8, num_gpus=2, policy="hybrid")
     table = plan.weighted_log2phy([[0, 0, 0, 0], [5, 0, 5, 5]], 8)
     np.testing.assert_array_equal((table[0] >= 0).sum(axis=-1), plan.logcnt[0])
     np.testing.assert_array_equal(table[0, :, :5], plan.log2phy[0])

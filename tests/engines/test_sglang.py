@@ -116,7 +116,7 @@ def test_tables_of_all_loads(library, name, weighted):
         tables = ask(library.from_numpy(ring), weighted=weighted)
     assert all(isinstance(table, library.Tensor) for table in tables)
     check_tables(tables, 16, 24)
-    if name == "drawn":
+    if name == "skewed":
         assert repeated(tables) == weighted
 
 
@@ -229,9 +229,9 @@ def test_in_and_out_again(monkeypatch):
     assert module.rebalance_experts is own
     sglang.install()
     even = module.rebalance_experts
-    assert not repeated(even(LOADS["drawn"][None], 24, 6, 1, 1, EplbAlgorithm.deepseek))
+    assert not repeated(even(LOADS["skewed"][None], 24, 6, 1, 1, EplbAlgorithm.deepseek))
     sglang.install(weighted=True)
-    tables = importer.rebalance_experts(LOADS["drawn"][None], 24, 6, 1, 1, EplbAlgorithm.deepseek)
+    tables = importer.rebalance_experts(LOADS["skewed"][None], 24, 6, 1, 1, EplbAlgorithm.deepseek)
     assert repeated(tables)
     sglang.uninstall()
     assert module.rebalance_experts is importer.rebalance_experts is own
@@ -248,7 +248,7 @@ def test_plugged_in_by_the_environment(monkeypatch):
         if not value:
             assert module.rebalance_experts is own
             continue
-        tables = module.rebalance_experts(LOADS["drawn"], 24, 6, 1, 1, "deepseek")
+        tables = module.rebalance_experts(LOADS["skewed"], 24, 6, 1, 1, "deepseek")
         assert repeated(tables) == (value == "weighted")
     sglang.uninstall()
     monkeypatch.setenv(sglang.VARIABLE, "always")

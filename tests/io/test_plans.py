@@ -14,7 +14,7 @@ from eplb_np.maps.maps import rank_by_slots
 
 LOAD = np.random.default_rng(3).integers(1, 100, (3, 8))
 MOE = [1, 2, 4]
-PLAN = make_plan(LOAD, num_replicas=12, num_gpus=4, policy="refined", moe_layer_ids=MOE)
+PLAN = make_plan(LOAD, num_replicas=12, num_gpus=4, split="best", moe_layer_ids=MOE)
 CONSUMER = Consumer("an engine", (".json",))
 WRITTEN = [name for name, row in FORMATS.items() if row.writes_plans and row.reads_plans]
 
@@ -72,10 +72,10 @@ def test_an_expert_twice_on_a_gpu_is_said_or_refused():
     count = sum(len(gpu) - len(set(gpu)) for gpu in DOUBLE.phy2log.reshape(2, 4).tolist())
     assert count == 2
     _, notes = placement_for(CONSUMER, DOUBLE, None, None)
-    assert notes == (f"slots wasted on an expert that their GPU holds already: {count}",)
-    with refused(f"{count} slots hold an expert", "an engine loses", "policy='refined'"):
-        placement_for(CONSUMER._replace(breaks_on_doubles=True), DOUBLE, None, None)
-    placement_for(CONSUMER._replace(breaks_on_doubles=True), PLAN, None, None)
+    assert notes == (f"slots that hold an expert which their GPU holds already: {count}",)
+    with refused(f"{count} slots hold an expert", "an engine loses", "split='best'"):
+        placement_for(CONSUMER._replace(breaks_on_duplicates=True), DOUBLE, None, None)
+    placement_for(CONSUMER._replace(breaks_on_duplicates=True), PLAN, None, None)
 
 
 UNEVEN = make_plan(LOAD, Topology(8, 11, 4), policy="refined")

@@ -123,7 +123,7 @@ def test_experts_that_stay_keep_their_slots():
 def test_every_expert_that_stays_keeps_its_slot():
     rng = np.random.default_rng(5)
     plans = [
-        make_plan(rng.random((3, 16)) ** 3, num_replicas=24, num_gpus=6, policy="refined")
+        make_plan(rng.random((3, 16)) ** 3, num_replicas=24, num_gpus=6, split="best")
         for _ in range(6)
     ]
     for old, new in pairwise(plans):
@@ -144,7 +144,7 @@ def test_a_plan_of_other_sizes_is_no_current_one():
 
 
 def test_plans_that_it_could_not_serve_are_not_written(tmp_path):
-    with refused("2 slots", "vLLM Ascend loses such slots", "policy='refined'"):
+    with refused("2 slots", "vLLM Ascend loses such slots", "split='best'"):
         through_a_file(plan_of(np.array([[0, 0, 1, 2], [1, 1, 2, 0], [0, 1, 2, 0]]), 2))
     uneven = Topology(6, 8, 2, gpu_slots=[3, 5])
     with refused("GPUs differ in slots"):

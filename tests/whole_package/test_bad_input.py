@@ -31,7 +31,7 @@ def rebalance_hierarchical(load=LOAD, **changes):
 
 
 def plan(load=LOAD, **changes):
-    made = eplb_np.make_plan(load, **{**SIZES, **changes})
+    made = eplb_np.make_plan(load, **{**SIZES, "policy": "hybrid", **changes})
     return made.phy2log, made.log2phy, made.logcnt
 
 
