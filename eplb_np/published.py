@@ -45,8 +45,9 @@ def rebalance_experts(
     policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
         ``"hybrid"``: Adams' allocation with a Sainte-Lague tail, LPT packing, refinement.
         ``"deepseek"``: the original algorithm of deepseek-ai/EPLB, bit for bit if ties are
-        stable. ``"refined"``: local search for the best balance, without duplicates (an expert
-        twice on a GPU) wherever possible; takes about ten times as long.
+        stable. ``"refined"``: local search for the best balance; takes about ten times as long.
+        It puts an expert twice on a GPU only where that ends 0.2 % sooner, as with few slots of
+        few experts, or where it cannot be avoided.
     num_threads : int, optional
         Threads over layers. By default 1 for plans of up to 131,072 slots over all layers, and
         one per CPU, at most 4, for larger plans. The result does not depend on it.
