@@ -32,6 +32,7 @@ from eplb_np._files.reading import printable
 from eplb_np.cli.streams import is_terminal, width_of
 
 COMPILING = "compiling kernels, once on this machine"
+HEIGHT = 25
 UNBROKEN = 1 << 16
 """Columns of a table that is piped: no line is folded."""
 
@@ -39,7 +40,10 @@ UNBROKEN = 1 << 16
 def console_for(stream: TextIO) -> Console:
     """Return a console that prints text as it is, as wide as the terminal, or unbroken."""
     width = width_of(stream) if is_terminal(stream) else UNBROKEN
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+    # Of a dumb terminal, rich would not take the width alone.
+    return Console(
+        file=stream, width=width, height=HEIGHT, markup=False, emoji=False, highlight=False
+    )
 
 
 def print_rows(
