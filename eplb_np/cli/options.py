@@ -13,8 +13,9 @@ from click.shell_completion import CompletionItem
 
 from eplb_np import workloads
 from eplb_np.cli.errors import one_line
-from eplb_np.cli.streams import name_of, readable
+from eplb_np.cli.streams import Input, name_of
 from eplb_np.io import FORMATS, RecordedLoads, read_loads
+from eplb_np.io.formats import check_format
 from eplb_np.io.recorded import Recording, recorded_loads
 from eplb_np.plan import Plan
 from eplb_np.policies import POLICIES, check_policy
@@ -65,7 +66,7 @@ class Loads:
         if self.path is None:
             return shipped_loads()
         with one_line():
-            return read_loads(readable(self.path), self.format, in_order=self.in_order)
+            return read_loads(Input(self.path).file, self.format, in_order=self.in_order)
 
 
 def shipped_loads() -> RecordedLoads:
@@ -78,13 +79,8 @@ def loads_options(*, required: bool = True) -> Callable[[F], F]:
     """Give a command LOADS, ``--format`` and ``--in-order/--summed``, as one argument ``loads``."""
     options = (
         click.argument("loads", required=required, type=a_file),
-        format_option,
-        click.option(
-            "--in-order/--summed",
-            default=None,
-            help="Whether the steps of LOADS are in order, and forecast from.  "
-            "[default: as the format is]",
-        ),
+        format_option("reads_loads", "Format of LOADS"),
+        in_order_option,
     )
 
     def add(command: F) -> F:
@@ -111,12 +107,34 @@ def _formats(ability: str) -> Callable[[click.Context, click.Parameter, str], li
     ]
 
 
-format_option = click.option(
-    "--format",
-    "format_name",
-    metavar="NAME",
-    shell_complete=_formats("reads_loads"),
-    help="Format of LOADS; see eplb-np formats.  [default: told by its content]",
+def format_option(ability: str, what: str) -> Callable[[F], F]:
+    """Give a command ``--format``, the format of what is read, as ``format_name``."""
+    return click.option(
+        "--format",
+        "format_name",
+        metavar="NAME",
+        shell_complete=_formats(ability),
+        callback=_known_format(ability),
+        help=f"{what}; see eplb-np formats.  [default: told by its content]",
+    )
+
+
+def _known_format(ability: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def check(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                check_format(name, ability)
+            except ValueError as error:
+                raise click.BadParameter(str(error).removeprefix("format=")) from None
+        return name
+
+    return check
+
+
+in_order_option = click.option(
+    "--in-order/--summed",
+    default=None,
+    help="Whether the steps of LOADS are in order, and forecast from.  [default: as the format is]",
 )
 
 
@@ -244,8 +262,10 @@ def to_option(ability: str, what: str, default: str | None = None) -> Callable[[
         "output_format",
         metavar="NAME",
         default=default,
+        required=default is None,
         show_default=default is not None,
         shell_complete=_formats(ability),
+        callback=_known_format(ability),
         help=what,
     )
 

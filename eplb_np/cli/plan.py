@@ -33,7 +33,7 @@ from eplb_np.cli.options import (
 )
 from eplb_np.cli.output import compiling, print_json, print_rows
 from eplb_np.cli.plan_files import check_output, read_plan_file, shown_ids, write_plan_file
-from eplb_np.cli.streams import check_one_reader, is_dash, name_of, written_name
+from eplb_np.cli.streams import Input, check_one_reader, is_dash, name_of, written_name
 from eplb_np.io import RecordedLoads, WrittenPlan
 from eplb_np.mending.limits import MoveLimits
 from eplb_np.plan import Plan
@@ -191,6 +191,7 @@ def target_options(command: F) -> F:
 
 @click.command(
     "plan",
+    short_help="Make a plan from loads, or mend the one in use.",
     epilog=epilog(
         "eplb-np plan loads.json --gpus 32 -o plan.json",
         "eplb-np plan loads.json --gpus 32 --nodes 4 --groups 8 --to sglang -o plan.json",
@@ -253,7 +254,7 @@ def _plan(
     ids = recorded.moe_layer_ids
     current = None
     if change.current is not None:
-        current = read_plan_file(change.current, sizes, ids)
+        current = read_plan_file(Input(change.current), sizes, ids)
     with one_line(about=loads.path):
         topology = topology_from(recorded.load.shape[1], sizes, current)
         plan = partial(
@@ -351,7 +352,7 @@ def _rows(summary: Summary, made: Made, found: PlanSummary, sizes: Sizes) -> dic
         ),
         "worst layer": rows.worst(found),
         "nodes": rows.nodes(made.plan, found),
-        "doubles": rows.doubles(found),
+        "doubles": rows.doubles(found.doubles),
         **({} if summary.moves is None else moving.said(summary.moves, made.plan)),
         "time": (
             f"{summary.plan_seconds * 1e3:.2f} ms to plan, "

@@ -53,11 +53,9 @@ def nodes(plan: Plan, found: PlanSummary) -> str:
     )
 
 
-def doubles(found: PlanSummary) -> str:
+def doubles(number: int) -> str:
     """Say how many slots are wasted, if any are."""
-    if not found.doubles:
-        return ""
-    return f"{found.doubles} slots hold an expert that their GPU holds already"
+    return f"{number} slots hold an expert that their GPU holds already" if number else ""
 
 
 def worst(found: PlanSummary) -> str:
