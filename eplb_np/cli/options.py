@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from eplb_np import workloads
+from eplb_np._arguments import as_size
 from eplb_np.cli.errors import one_line
 from eplb_np.cli.streams import Input, name_of
 from eplb_np.io import FORMATS, RecordedLoads, read_loads
@@ -212,10 +213,10 @@ def topology_from(num_experts: int, sizes: Sizes, current: Plan | None = None) -
             num_nodes=first_given(sizes.nodes, old.num_nodes),
             num_groups=first_given(sizes.groups, old.num_groups),
         )
-    gpus = max(1, sizes.num_gpus)  # what is wrong with it, the topology says
+    gpus = as_size("num_gpus", sizes.num_gpus)
     replicas = first_given(sizes.replicas, (num_experts // gpus + 1) * gpus)
     nodes, groups = first_given(sizes.nodes, 1), first_given(sizes.groups, 1)
-    return Topology(num_experts, replicas, sizes.num_gpus, nodes, groups)
+    return Topology(num_experts, replicas, gpus, nodes, groups)
 
 
 def first_given(given: int | None, default: int) -> int:
