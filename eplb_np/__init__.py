@@ -27,6 +27,7 @@ from eplb_np.published import (
     replicate_experts,
 )
 from eplb_np.rebalancer import Rebalancer
+from eplb_np.summaries import PlanSummary
 from eplb_np.topology import Topology
 from eplb_np.warming import warmup
 
@@ -37,6 +38,7 @@ __all__ = [
     "MoveLimits",
     "Moves",
     "Plan",
+    "PlanSummary",
     "Proposal",
     "Rebalancer",
     "Splitter",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,21 @@ from pathlib import Path
 import click
 
 from eplb_np._files.reading import printable, printable_error
+from eplb_np.cli.streams import name_of
 
 NOT_WRITTEN = 1
 BAD_INPUT = 2
+
+OPTIONS = {
+    "num_replicas": "--replicas",
+    "num_gpus": "--gpus",
+    "num_nodes": "--nodes",
+    "num_groups": "--groups",
+    "num_hidden_layers": "--hidden-layers",
+    "policy=": "--policy=",
+    "format=": "--format=",
+}
+"""What the command calls arguments of the library, which errors name."""
 
 
 class OneLineError(click.ClickException):
@@ -38,8 +51,13 @@ def one_line(exit_code: int = BAD_INPUT, about: Path | None = None) -> Iterator[
             said = f"{printable(os.fsdecode(error.filename))}: {said}"
         raise OneLineError(said, exit_code) from None
     except (ValueError, MemoryError) as error:
-        where = "" if about is None else f"{printable(about)}: "
-        raise OneLineError(f"{where}{printable_error(error)}") from None
+        where = "" if about is None else f"{name_of(about)}: "
+        raise OneLineError(f"{where}{in_options(printable_error(error))}") from None
+
+
+def in_options(error: str) -> str:
+    """Name options of the command where the library named its arguments."""
+    return re.sub(rf"\b({'|'.join(OPTIONS)})", lambda found: OPTIONS[found[0]], error)
 
 
 def exit_code_of(command: click.Command, name: str) -> int:
