@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._arguments import as_size, check_is, one_line
 from eplb_np._loads.host import as_history
+from eplb_np._notebook import as_frame
 from eplb_np.moves.fetches import count_fetches
 from eplb_np.plan import Plan
 from eplb_np.planners import (
@@ -26,6 +27,9 @@ from eplb_np.planners import (
     replanning,
 )
 from eplb_np.policies import Split, check_split
+
+if TYPE_CHECKING:
+    from pandas import DataFrame  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 __all__ = [
     "Planner",
@@ -40,6 +44,7 @@ __all__ = [
     "replay_windows",
 ]
 
+
 class ReplayedWindow(NamedTuple):
     """What a planner gave for one window of a trace. Made by `replay_windows`.
 
@@ -47,8 +52,6 @@ class ReplayedWindow(NamedTuple):
     ----------
     window : int
         The window that was planned for.
-    plan : Plan
-        The plan, made from the windows before it.
     mean_time, longest_time : float
         Time of perfectly balanced GPUs, and time of the slowest GPU, both summed over the layers,
         in units of load.
@@ -56,14 +59,16 @@ class ReplayedWindow(NamedTuple):
         Replicas that GPUs fetched before the window; 0 for the first plan.
     seconds : float
         Time that planning took, in seconds.
+    num_replicas : int
+        Slots of all layers together.
     """
 
     window: int
-    plan: Plan
     mean_time: float
     longest_time: float
     moved: int
     seconds: float
+    num_replicas: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +122,7 @@ class Replay:
         figures = np.array([(row.mean_time, row.longest_time, row.seconds) for row in rows])
         mean, longest, seconds = np.ascontiguousarray(figures.T)
         moved = np.array([row.moved for row in rows], np.int64)
-        return cls(mean, longest, moved, seconds, rows[0].plan.phy2log.size, rows[0].window)
+        return cls(mean, longest, moved, seconds, rows[0].num_replicas, rows[0].window)
 
     @property
     def window_balancedness(self) -> NDArray[np.float64]:
@@ -142,6 +147,35 @@ class Replay:
     def milliseconds(self) -> float:
         """Median time of a replan, in milliseconds."""
         return float(np.median(self.seconds)) * 1e3
+
+    def to_dataframe(self) -> DataFrame:
+        """Return the figures of each window as a table of pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each window: ``window``, ``balancedness``, ``mean_time``, ``longest_time``,
+            ``moved``, ``moved_share`` (of all slots) and ``seconds``.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If pandas is not installed.
+        """
+        return as_frame(self.columns)
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Figures of each window, by name: the columns of `to_dataframe`."""
+        return {
+            "window": self.first_window + np.arange(len(self.moved)),
+            "balancedness": self.window_balancedness,
+            "mean_time": self.mean_time,
+            "longest_time": self.longest_time,
+            "moved": self.moved,
+            "moved_share": self.moved / self.num_replicas,
+            "seconds": self.seconds,
+        }
 
     def __repr__(self) -> str:
         return (
@@ -259,4 +293,4 @@ def _replayed(
         at_once = float(history[window].sum(dtype=np.float64)) / plan.topology.active_speed
         longest = float(plan.gpu_time(history[window], split=split).max(axis=1).sum())
         current = plan
-        yield ReplayedWindow(window, plan, at_once, longest, moved, seconds)
+        yield ReplayedWindow(window, at_once, longest, moved, seconds, plan.phy2log.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from eplb_np._arguments import as_list, as_size
 from eplb_np.policies import PolicyName, check_policy
@@ -187,7 +187,7 @@ def check_cases(cases: Iterable[Case], num_experts: int) -> tuple[Case, ...]:
             check_policy(case.policy, case.topology(num_experts))
         except ValueError as error:
             raise ValueError(f"{case}: {error}") from None
-    return tuple(dict.fromkeys(cast("list[Case]", given)))
+    return tuple(dict.fromkeys(given))
 
 
 def _sizes(name: str, values: Iterable[int], minimum: int = 1) -> list[int]:

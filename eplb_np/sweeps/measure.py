@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +67,7 @@ class SweptCase:
     @property
     def case(self) -> Case:
         """The case."""
-        return Case(
-            self.num_gpus, self.num_replicas, self.num_nodes, self.num_groups, self.policy
-        )
+        return Case(self.num_gpus, self.num_replicas, self.num_nodes, self.num_groups, self.policy)
 
     @property
     def judged(self) -> float:
@@ -139,6 +138,12 @@ def measure(case: Case, loads: SweptLoads, judging: Judging) -> SweptCase:
         next_windows=next_windows,
         moved_share=moved_share,
     )
+
+
+def version() -> str:
+    """Return the version of this package, which may give other results than the next."""
+    found: str = import_module("eplb_np").__version__
+    return found
 
 
 def load_kernels(cases: tuple[Case, ...], loads: SweptLoads, judging: Judging) -> None:
