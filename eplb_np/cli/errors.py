@@ -23,6 +23,7 @@ OPTIONS = {
     "num_nodes": "--nodes",
     "num_groups": "--groups",
     "num_hidden_layers": "--hidden-layers",
+    "moe_layer_ids": "--layers",
     "policy=": "--policy=",
     "format=": "--format=",
 }
@@ -45,6 +46,8 @@ def one_line(exit_code: int = BAD_INPUT, about: Path | None = None) -> Iterator[
     """
     try:
         yield
+    except BrokenPipeError:  # nobody reads standard output on
+        raise
     except OSError as error:
         said = error.strerror or printable_error(error)
         if error.filename is not None:
@@ -62,8 +65,9 @@ def in_options(error: str) -> str:
 
 def exit_code_of(command: click.Command, name: str) -> int:
     """Run a command; print an error as one line, and return the exit code."""
-    if sys.stdout is None:  # it was closed
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    for name_of_stream in ("stdout", "stderr"):
+        if getattr(sys, name_of_stream) is None:  # it was closed
+            setattr(sys, name_of_stream, Path(os.devnull).open("w"))  # noqa: SIM115
     # A name that the terminal's encoding lacks is no reason to fail.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")

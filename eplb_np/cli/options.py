@@ -97,7 +97,7 @@ def loads_options(*, required: bool = True) -> Callable[[F], F]:
         ) -> Any:
             return command(*args, loads=Loads(loads, format_name, in_order), **others)
 
-        return _with(options, command, with_loads)
+        return with_options(options, command, with_loads)
 
     return add
 
@@ -137,7 +137,7 @@ class Sizes:
     @property
     def num_gpus(self) -> int:
         """GPUs, given or by default."""
-        return _first(self.gpus, DEFAULT_GPUS)
+        return first_given(self.gpus, DEFAULT_GPUS)
 
     def said(self, topology: Topology) -> str:
         """Say why there are so many slots, if nobody asked for them; else nothing."""
@@ -162,7 +162,7 @@ def sizes_options(command: F) -> F:
     ) -> Any:
         return command(*args, sizes=Sizes(replicas, gpus, nodes, groups), **others)
 
-    return _with(SIZES, command, with_sizes)
+    return with_options(SIZES, command, with_sizes)
 
 
 SIZES = (
@@ -189,18 +189,19 @@ def topology_from(num_experts: int, sizes: Sizes, current: Plan | None = None) -
         old = current.topology
         return replace(
             old,
-            num_replicas=_first(sizes.replicas, old.num_replicas),
-            num_gpus=_first(sizes.gpus, old.num_gpus),
-            num_nodes=_first(sizes.nodes, old.num_nodes),
-            num_groups=_first(sizes.groups, old.num_groups),
+            num_replicas=first_given(sizes.replicas, old.num_replicas),
+            num_gpus=first_given(sizes.gpus, old.num_gpus),
+            num_nodes=first_given(sizes.nodes, old.num_nodes),
+            num_groups=first_given(sizes.groups, old.num_groups),
         )
     gpus = max(1, sizes.num_gpus)  # what is wrong with it, the topology says
-    replicas = _first(sizes.replicas, (num_experts // gpus + 1) * gpus)
-    nodes, groups = _first(sizes.nodes, 1), _first(sizes.groups, 1)
+    replicas = first_given(sizes.replicas, (num_experts // gpus + 1) * gpus)
+    nodes, groups = first_given(sizes.nodes, 1), first_given(sizes.groups, 1)
     return Topology(num_experts, replicas, sizes.num_gpus, nodes, groups)
 
 
-def _first(given: int | None, default: int) -> int:
+def first_given(given: int | None, default: int) -> int:
+    """Return a size that was given, or else its default."""
     return default if given is None else given
 
 
@@ -256,8 +257,10 @@ hidden_layers_option = click.option(
 )
 
 
-def _with(options: tuple[Callable[[F], F], ...], command: F, adapted: Callable[..., Any]) -> F:
-    """Give a function options that it takes in another form."""
+def with_options(
+    options: tuple[Callable[[F], F], ...], command: F, adapted: Callable[..., Any]
+) -> F:
+    """Give a command options that it takes in another form; ``adapted`` brings them into it."""
     wrapped = cast(F, functools.wraps(command)(adapted))
     for option in reversed(options):
         wrapped = option(wrapped)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TypeVar
 
 from eplb_np._files.gzip_files import LARGEST_UNPACKED
@@ -16,6 +16,7 @@ from eplb_np._files.reading import printable
 DASH = Path("-")
 STANDARD_INPUT = "standard input"
 STANDARD_OUTPUT = "standard output"
+STAND_IN = "output"
 
 T = TypeVar("T")
 
@@ -58,17 +59,32 @@ def check_one_reader(*paths: Path | None) -> None:
         raise ValueError(f"{STANDARD_INPUT}: it can be read once: give the name of the other file")
 
 
+def written_name(path: Path) -> str:
+    """Return what to call a file that is written, in one line."""
+    return STANDARD_OUTPUT if is_dash(path) else printable(path)
+
+
+def stand_in(path: Path, suffix: str) -> Path:
+    """Return the path, or for ``-`` that of a temporary file that could be written instead."""
+    return Path(gettempdir()) / f"{path}{suffix}" if is_dash(path) else path
+
+
 def write_through(path: Path, suffix: str, write: Callable[[Path], T]) -> T:
     """Call a function that writes a file; for ``-``, copy to standard output what it wrote."""
     if not is_dash(path):
         return write(path)
     with TemporaryDirectory(prefix="eplb_np-") as folder:
-        file = Path(folder) / f"output{suffix}"
+        file = Path(folder) / f"{STAND_IN}{suffix}"
         returned = write(file)
         content = file.read_bytes()
-    sys.stdout.flush()
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from None
     return returned
 
 
