@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import click
 
+from eplb_np.cli.compare import compare_policies
 from eplb_np.cli.errors import exit_code_of
 from eplb_np.cli.options import EXIT_CODES
 from eplb_np.cli.plan import plan_loads
+from eplb_np.cli.replay import replay_loads
+from eplb_np.cli.sweep import sweep_sizes
 
 
 @click.group(
@@ -23,6 +26,9 @@ def command(context: click.Context) -> None:
 
 
 command.add_command(plan_loads)
+command.add_command(compare_policies)
+command.add_command(replay_loads)
+command.add_command(sweep_sizes)
 
 
 def run() -> int:
