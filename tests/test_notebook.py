@@ -48,6 +48,7 @@ def test_a_large_plan_is_shown_in_part():
     cells = Page(plan._repr_html_()).text_of("td")[6:]
     assert len(cells) == 4 * 8
     assert cells[0] == " ".join(["-"] * 12) + " ..."
+    assert shown(in_order_plan(1, TOPOLOGY))["layers"] == "1, ids 0"
 
 
 def test_names_from_files_are_escaped():
