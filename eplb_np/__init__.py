@@ -5,7 +5,7 @@ an underscore are private.
 """
 
 from eplb_np import _interrupts as _interrupts  # first, so that it is in time
-from eplb_np import cuda, io, replay, workloads
+from eplb_np import comparison, cuda, io, replay, sweeps, workloads
 from eplb_np.bounds import lower_bound
 from eplb_np.dispatch import Splitter, assign, make_quotas, split_load
 from eplb_np.mending.limits import MoveLimits
@@ -46,6 +46,7 @@ __all__ = [
     "assign",
     "balanced_packing",
     "balancedness",
+    "comparison",
     "cuda",
     "gpu_load",
     "in_order_plan",
@@ -61,6 +62,7 @@ __all__ = [
     "replica_load",
     "replicate_experts",
     "split_load",
+    "sweeps",
     "warmup",
     "workloads",
 ]

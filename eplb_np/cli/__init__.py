@@ -5,17 +5,21 @@ from __future__ import annotations
 import click
 
 from eplb_np.cli.errors import exit_code_of
+from eplb_np.cli.options import EXIT_CODES
 from eplb_np.cli.plan import plan_loads
 
 
-@click.group(no_args_is_help=False)
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+)
 @click.version_option(package_name="eplb-np")
-def command() -> None:
-    """Balance the experts of a mixture-of-experts model over GPUs.
-
-    Exit codes: 0, done; 1, the output could not be written; 2, bad input or options; 130, stopped
-    by Ctrl-C. Errors are one line on standard error.
-    """
+@click.pass_context
+def command(context: click.Context) -> None:
+    """Balance the experts of a mixture-of-experts model over GPUs."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 command.add_command(plan_loads)

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from eplb_np import workloads
-from eplb_np._files.reading import printable
 from eplb_np._files.targets import check_not_read_from
 from eplb_np.cli.errors import NOT_WRITTEN, one_line
-from eplb_np.io import RecordedLoads, WrittenPlan, read_loads, write_plan
+from eplb_np.cli.options import (
+    Loads,
+    Sizes,
+    epilog,
+    hidden_layers_option,
+    json_option,
+    loads_options,
+    output_option,
+    policy_option,
+    sizes_options,
+    to_option,
+    topology_from,
+)
+from eplb_np.cli.output import compiling, print_json, print_rows
+from eplb_np.io import RecordedLoads, WrittenPlan, write_plan
 from eplb_np.io.plans import check_writable
-from eplb_np.io.recorded import Recording, recorded_loads
 from eplb_np.metrics import balancedness, layer_balancedness
 from eplb_np.plan import Plan
 from eplb_np.planning import in_order_plan, make_plan
-from eplb_np.policies import POLICIES, PolicyName, check_policy
-from eplb_np.topology import Topology
-
-SHIPPED = "synthetic, like DeepSeek-V3"
+from eplb_np.policies import PolicyName
 
 
 @dataclass(frozen=True)
@@ -60,57 +65,25 @@ class Summary:
     notes: list[str]
 
 
-def _known_policy(context: click.Context, option: click.Parameter, name: str) -> str:
-    """Look the policy up when the command runs: the table may have grown by then."""
-    try:
-        check_policy(name)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return name
-
-
-@click.command("plan")
-@click.argument("loads", required=False, type=click.Path(path_type=Path, readable=False))
-@click.option("--replicas", default=288, show_default=True, help="Physical experts per layer.")
-@click.option("--gpus", default=32, show_default=True, help="Number of GPUs.")
-@click.option("--nodes", default=1, show_default=True, help="Nodes; divides the GPUs.")
-@click.option("--groups", default=1, show_default=True, help="Expert groups; divides the experts.")
-@click.option(
-    "--policy",
-    default="hybrid",
-    show_default=True,
-    help=f"One of {', '.join(POLICIES)}.",
-    callback=_known_policy,
-    shell_complete=lambda context, option, typed: [p for p in POLICIES if p.startswith(typed)],
+@click.command(
+    "plan",
+    epilog=epilog(
+        "eplb-np plan loads.json --gpus 32 -o plan.json",
+        "eplb-np plan loads.json --gpus 32 --nodes 4 --groups 8 --to sglang -o plan.json",
+        "cat loads.npy | eplb-np plan - --gpus 16 --json",
+    ),
 )
-@click.option("--format", "format_name", help="Format of LOADS.  [default: told by its content]")
-@click.option(
-    "--in-order/--summed",
-    default=None,
-    help="Whether the steps of LOADS are in order, and forecast from.  [default: as the format is]",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, readable=False),
-    help="Plan file to write.",
-)
-@click.option("--to", "output_format", default="eplb_np", show_default=True, help="Its format.")
-@click.option(
-    "--hidden-layers",
-    type=int,
-    help="Decoder layers of the model, dense ones too.  [default: as many as LOADS has]",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def plan_loads(  # noqa: PLR0913
-    loads: Path | None,
-    replicas: int,
-    gpus: int,
-    nodes: int,
-    groups: int,
+@loads_options(required=False)
+@sizes_options
+@policy_option
+@output_option("Plan file to write.")
+@to_option("writes_plans", "Its format.", default="eplb_np")
+@hidden_layers_option
+@json_option
+def plan_loads(
+    loads: Loads,
+    sizes: Sizes,
     policy: PolicyName,
-    format_name: str | None,
-    in_order: bool | None,
     output: Path | None,
     output_format: str,
     hidden_layers: int | None,
@@ -119,26 +92,24 @@ def plan_loads(  # noqa: PLR0913
     """Plan the MoE layers of LOADS, and print their balance before and after.
 
     LOADS is a file or folder that a serving engine recorded, or a table [layers, experts] or
-    [steps, layers, experts] of any common kind. Layers of zeros are dense, and are left out. From
-    steps in order the next one is forecast; other steps are summed. Without LOADS, the command
-    plans a synthetic load like DeepSeek-V3's.
-
-    Exit codes: 0, done; 1, the output could not be written; 2, bad input or options; 130, stopped
-    by Ctrl-C. Errors are one line on standard error.
+    [steps, layers, experts] of any common kind; - is standard input. Layers of zeros are dense,
+    and are left out. From steps in order the next one is forecast; other steps are summed. Without
+    LOADS, the command plans a synthetic load like DeepSeek-V3's.
     """
     with one_line():
         if output is not None:
             # Once more below: which layers there are is known when the loads have been read.
             check_writable(output, output_format, 0, hidden_layers or 1)
-            if loads is not None:
-                check_not_read_from(output, loads)
-        recorded = read_loads(loads, format_name, in_order=in_order) if loads else shipped_loads()
-        if hidden_layers is None:
-            hidden_layers = recorded.num_hidden_layers
+            if loads.path is not None:
+                check_not_read_from(output, loads.path)
+    recorded = loads.read()
+    if hidden_layers is None:
+        hidden_layers = recorded.num_hidden_layers
+    with one_line():
         if output is not None:
             check_writable(output, output_format, recorded.moe_layer_ids[-1], hidden_layers)
-    with one_line(about=loads):
-        topology = Topology(recorded.load.shape[1], replicas, gpus, nodes, groups)
+    with one_line(about=loads.path):
+        topology = topology_from(recorded.load.shape[1], sizes)
         plan = partial(
             make_plan,
             recorded.windows,
@@ -147,7 +118,8 @@ def plan_loads(  # noqa: PLR0913
             moe_layer_ids=recorded.moe_layer_ids,
         )
         start = time.perf_counter()
-        plan()  # the first call loads or compiles just the kernels that it needs
+        with compiling():
+            plan()  # the first call loads or compiles just the kernels that it needs
         ready = time.perf_counter()
         made = plan()
         done = time.perf_counter()
@@ -155,19 +127,11 @@ def plan_loads(  # noqa: PLR0913
     if output is not None:
         with one_line(NOT_WRITTEN, about=output):
             written = write_plan(made, output, output_format, num_hidden_layers=hidden_layers)
-    summary = summarize(
-        made, recorded, str(loads) if loads else SHIPPED, ready - start, done - ready, written
-    )
+    summary = summarize(made, recorded, loads.name, ready - start, done - ready, written)
     if as_json:
-        click.echo(json.dumps(asdict(summary)))
+        print_json(asdict(summary))
     else:
-        print_summary(summary)
-
-
-def shipped_loads() -> RecordedLoads:
-    """Make loads to plan if none are given; dense layers are zero, as in recordings."""
-    counts = workloads.deepseek_v3_load(seed=0)
-    return recorded_loads(Recording(counts, in_order=True, every_layer=True))
+        print_summary(summary, sizes.said(topology))
 
 
 def summarize(
@@ -216,11 +180,8 @@ def summarize(
     )
 
 
-def print_summary(summary: Summary) -> None:
+def print_summary(summary: Summary, sizes_said: str) -> None:
     """Print the summary as a table."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
     dense = summary.dense_layer_ids
     layers = f"{summary.num_layers} MoE layers planned"
     if dense:
@@ -232,13 +193,14 @@ def print_summary(summary: Summary) -> None:
     if summary.forecast:
         steps = f"{summary.num_steps} steps in order, from which the next one is forecast"
     rows = {
-        "loads": printable(summary.loads) + (f" ({summary.format})" if summary.format else ""),
+        "loads": summary.loads + (f" ({summary.format})" if summary.format else ""),
         "steps": steps,
         "layers": layers,
         "deployment": (
             f"{summary.num_experts} experts in {summary.num_replicas} slots on "
             f"{summary.num_gpus} GPUs, {most} replicas per GPU"
         ),
+        "replicas": sizes_said,
         "policy": f"{summary.policy}, {summary.placement} placement",
         "GPU balancedness": (
             f"{summary.balancedness_before:.4f} before (experts in order), "
@@ -254,11 +216,7 @@ def print_summary(summary: Summary) -> None:
     if summary.num_groups % summary.num_nodes:
         rows["policy"] += f" ({summary.num_nodes} nodes do not divide {summary.num_groups} groups)"
     if summary.output:
-        rows["written to"] = printable(summary.output)
+        rows["written to"] = summary.output
     if summary.start:
-        rows["start with"] = printable(summary.start)
-    for name, text in rows.items():
-        table.add_row(name, text)
-    for note in summary.notes:
-        table.add_row("note", printable(note))
-    Console(soft_wrap=True, markup=False, emoji=False).print(table)
+        rows["start with"] = summary.start
+    print_rows({name: text for name, text in rows.items() if text}, summary.notes)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eplb_np._arguments import as_size, check_is
-from eplb_np._files.reading import as_path, printable, suffix_of
-from eplb_np.io.contents import opened
+from eplb_np._files.reading import as_path, suffix_of
+from eplb_np.io.contents import Source, name_of, opened
 from eplb_np.io.formats import check_format, find_format
 from eplb_np.io.recorded import Asked, RecordedLoads, check_shape, recorded_loads
 from eplb_np.plan import Plan
@@ -41,7 +41,7 @@ class WrittenLoads(NamedTuple):
 
 
 def read_loads(
-    path: str | os.PathLike[str],
+    path: Source,
     format: str | None = None,
     *,
     in_order: bool | None = None,
@@ -54,8 +54,10 @@ def read_loads(
 
     Parameters
     ----------
-    path : path-like
-        A file, which gzip may have packed, or a folder of files of one recording.
+    path : path-like or binary file
+        A file, which gzip may have packed, or a folder of files of one recording. Also a file
+        that is open in binary mode and can seek, such as an `io.BytesIO`: it is read from its
+        start, and left open.
     format : str, optional
         Name of the format, one of `FORMATS`. By default it is recognised by the content; names of
         files play no part. LMDeploy's list must be named: else it is one of plain JSON.
@@ -127,7 +129,7 @@ def read_loads(
                 f"it has loads of {loads.load.shape[1]} experts, but num_experts={num_experts}: if "
                 "they are of slots, give the plan in use as current"
             )
-    return replace(loads, format=name, source=f"{printable(path)}: {row.title}")
+    return replace(loads, format=name, source=f"{name_of(path)}: {row.title}")
 
 
 def write_loads(

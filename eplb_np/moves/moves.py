@@ -101,8 +101,11 @@ class Moves:
     def num_fetched(self) -> int:
         """Fetches from another GPU or storage; copies within a GPU, which are cheap, do not count.
 
-        Equal to `moved_replicas` unless a GPU is to hold an expert more often than before and
-        held it before.
+        That is one for each layer, GPU and expert that the GPU is to hold and does not hold yet.
+        `moved_replicas` counts replicas: if a GPU is to hold an expert more than once, and more
+        often than before, each further replica counts there, but is copied within the GPU here.
+        For plans without an expert twice on a GPU, as the refined policy makes them if it can, the
+        two are equal; `moved_replicas` is never less.
         """
         return int((self.source_gpu != self.gpu).sum())
 
