@@ -45,7 +45,10 @@ def measure(moves: Moves, old: Plan, new: Plan, expert_bytes: int | None) -> Mov
     topology = new.topology
     fetched = moves.source_gpu != moves.gpu
     stored = moves.source_gpu < 0
-    node, source_node = moves.gpu // topology.gpus_per_node, moves.source_gpu // topology.gpus_per_node
+    node, source_node = (
+        moves.gpu // topology.gpus_per_node,
+        moves.source_gpu // topology.gpus_per_node,
+    )
     near = fetched & ~stored & (node == source_node)
     by_gpu = np.bincount(moves.gpu[fetched], minlength=topology.num_gpus)
     return Moved(
