@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -191,28 +191,43 @@ def compare(
     if len(history) == 1:
         return Comparison(plans, plans[0].summary.at_most, (), None, tuple(left_out))
     replays = []
-    for name in planner_names():
-        if name == "in-order" and topology.active_gpus is not None:
-            continue
-        try:
-            planner = planner_named(name, topology, last)
-        except ValueError:
-            continue  # its policy is left out above
+    for name in compared_planners(topology):
+        planner = planner_named(name, topology, last)
         windows = []
         for window in replay_windows(history, planner, first_window=first):
             windows.append(window)
             if on_window is not None:
                 on_window()
         replays.append(ComparedReplay(name, Replay.of_windows(windows)))
-    bound = sum(float(lower_bound(window, topology).sum()) for window in history[first:])
-    at_once = float(history[first:].sum(dtype=np.float64)) / topology.active_speed
     return Comparison(
         plans,
         plans[0].summary.at_most,
         tuple(replays),
-        at_once / bound if bound > 0 else 1.0,
+        windows_at_most(history[first:], topology),
         tuple(left_out),
     )
+
+
+def compared_planners(topology: Topology) -> list[str]:
+    """Names of the planners that can plan for a topology."""
+    return [name for name in planner_names() if _can_plan(name, topology)]
+
+
+def _can_plan(name: str, topology: Topology) -> bool:
+    if name == "in-order":
+        return topology.active_gpus is None
+    try:
+        planner_named(name, topology)
+    except ValueError:
+        return False
+    return True
+
+
+def windows_at_most(windows: NDArray[Any], topology: Topology) -> float:
+    """Balancedness over windows [W, L, E] that no plans exceed, not even if they knew them."""
+    bound = sum(float(lower_bound(window, topology).sum()) for window in windows)
+    at_once = float(windows.sum(dtype=np.float64)) / topology.active_speed
+    return at_once / bound if bound > 0 else 1.0
 
 
 def _compare_plans(

@@ -79,12 +79,12 @@ def said(moved: Moved, new: Plan) -> dict[str, str]:
             f"{moved.most_on_one_gpu} (GPU {moved.busiest_gpu})",
         }
         if new.topology.num_nodes > 1 or moved.from_storage:
-            rows["from"] = (
+            rows["sources"] = (
                 f"{moved.from_same_node} from GPUs of the same node, {moved.from_other_nodes} from "
                 "other nodes"
             )
         if moved.from_storage:
-            rows["from"] += f", {moved.from_storage} from storage: no GPU holds them any more"
+            rows["sources"] += f", {moved.from_storage} from storage: no GPU holds them any more"
     if moved.copied_within_gpus:
         rows["within GPUs"] = f"{moved.copied_within_gpus} slots are filled from their own GPU"
     if moved.moved_replicas != moved.fetched:

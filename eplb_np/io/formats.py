@@ -52,6 +52,11 @@ class Format(NamedTuple):
         """Whether `read_loads` or `read_plan` reads them."""
         return self.reads_loads or self.reads_plans
 
+    @property
+    def writes_any(self) -> bool:
+        """Whether `write_loads` or `write_plan` writes them."""
+        return self.writes_loads or self.writes_plans
+
     def member(self, name: str) -> Any:
         """Import the format's module, and return one of its members.
 
@@ -168,7 +173,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType({
     "numpy": Format(
         "NumPy", "an array [layers, experts] or [steps, layers, experts]: .npy, or .npz with "
         "logical_count or a single array", "numpy_arrays",
-        reads_loads=True,
+        reads_loads=True, writes_loads=True,
         recorded_by='numpy.save("loads.npy", counts)',
     ),
     "json": Format(
@@ -195,7 +200,8 @@ def check_format(name: str, ability: str) -> Format:
     able = [known for known, row in FORMATS.items() if getattr(row, ability)]
     if not is_one_of(name, able):
         does = {
-            "reads_any": "no format",
+            "reads_any": "no format that is read",
+            "writes_any": "no format that is written",
             "reads_loads": "no format of loads",
             "reads_plans": "no format of plans that are read",
             "writes_plans": "no format of plans that are written",
