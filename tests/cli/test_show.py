@@ -1,9 +1,11 @@
 """``eplb-np show``: the numbers of a plan, by layer and by GPU."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+from support import run_python
 
 from eplb_np import Plan, Topology, make_plan
 from eplb_np.io import write_plan
@@ -120,3 +122,93 @@ def test_gpus_that_differ_or_are_gone_are_said(command):
     _, out, _ = command("show", "differ.json", "--layer", "1")
     assert "4 experts in 9 slots on 3 GPUs, 2 to 4 replicas per GPU; GPUs that are gone: 1" in out
     assert "- - -" in out
+
+
+# ---------------------------------------------------------------------------------------------
+# Pictures, also of diff
+# ---------------------------------------------------------------------------------------------
+
+PNG, SVG = b"\x89PNG", b"<?xml"
+
+
+@pytest.mark.parametrize(
+    ("args", "start"),
+    [
+        (["show", "new.json", "loads.npy", "-o", "p.png"], PNG),
+        (["show", "new.json", "-o", "p.svg", "--theme", "dark"], SVG),
+        (["diff", "old.json", "new.json", "loads.npy", "-o", "p.png"], PNG),
+    ],
+)
+def test_a_picture_is_drawn(args, start, command, files):
+    pytest.importorskip("matplotlib")
+    code, out, err = command(*args)
+    assert (code, err) == (0, "")
+    assert f"written to  {args[args.index('-o') + 1]}\n" in re.sub(" {2,}", "  ", out)
+    assert (files / args[args.index("-o") + 1]).read_bytes().startswith(start)
+    assert json.loads(command(*args, "--json")[1])
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Calls of the library's functions that draw, by name, which then draw something small."""
+    matplotlib = pytest.importorskip("matplotlib.figure")
+    calls = {}
+
+    def stand_in(name):
+        def draw(*args, **options):
+            calls[name] = (args, options)
+            return matplotlib.Figure((1, 1))
+
+        return draw
+
+    for name in ("gpu_loads", "replicas"):
+        monkeypatch.setattr(f"eplb_np.pictures.{name}", stand_in(name))
+    return calls
+
+
+def test_what_is_drawn_is_what_is_given(drawn, command, made):
+    command("show", "new.json", "loads.npy", "-o", "p.svg", "--theme", "dark")
+    (plan, load), options = drawn["gpu_loads"]
+    assert plan == made.new
+    assert np.array_equal(load, made.rows)
+    assert options == {"theme": "dark"}
+    command("diff", "old.json", "new.json", "loads.npy", "-o", "p.svg")
+    (plan, load), options = drawn["gpu_loads"]
+    assert (plan, options) == (made.new, {"before": made.old, "theme": "light"})
+    command("show", "new.json", "-o", "p.svg")
+    assert drawn["replicas"] == ((made.new,), {"theme": "light"})
+
+
+def test_a_picture_to_standard_output(drawn, command):
+    code, out, err = command("show", "new.json", "-o", "-")
+    assert code == 0
+    assert out.startswith("<?xml")
+    assert "written to  standard output" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["show", "new.json", "-o", "p.pdf"], "p.pdf: unknown file suffix '.pdf'"),
+        (["show", "new.json", "-o", "absent/p.png"], "absent/p.png"),
+        (["show", "new.json", "-o", "p.png", "--layer", "1"], "leave --layer out"),
+        (["diff", "old.json", "new.json", "-o", "p.png"], "give LOADS"),
+        (["show", "new.json", "same.png", "-o", "same.png"], "it is the file that is read"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(args, said, command, files):
+    (files / "loads.npy").rename("same.png")
+    code, out, err = command(*args)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_without_matplotlib_it_says_how_to_get_it(files):
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; "
+        "sys.argv = ['eplb-np', 'show', 'new.json', '-o', 'p.png']; "
+        "from eplb_np.__main__ import main; main()"
+    )
+    result = run_python("-c", code, cwd=files)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(r"eplb-np: .*eplb-np\[pictures\].*\n", result.stderr)
