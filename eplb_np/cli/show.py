@@ -11,7 +11,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from eplb_np import pictures
 from eplb_np.cli import rows
+from eplb_np.cli.drawing import check_picture, write_picture
 from eplb_np.cli.errors import OneLineError, one_line
 from eplb_np.cli.options import (
     Loads,
@@ -69,12 +71,21 @@ def show(
     """
     with one_line():
         check_one_reader(plan, loads.path)
+    if output is not None:
+        if loads.path is None:
+            raise OneLineError("-o draws the load of the GPUs: give LOADS, too")
+        if as_json:
+            raise OneLineError("-o draws, and --json prints: give one of them")
+        check_picture(output, plan, loads.path)
     recorded = None if loads.path is None else loads.read()
     ids = layers if recorded is None or layers is not None else recorded.moe_layer_ids
     shown = read_plan_file(Input(plan), sizes, ids)
     load = None if recorded is None else load_of(recorded, shown, loads.name)
     if layer is not None and layer not in ids_of(shown):
         raise OneLineError(f"--layer {layer}: there is none; layers are {shown_ids(ids_of(shown))}")
+    if output is not None and load is not None:
+        write_picture(output, lambda: pictures.gpu_loads(shown, load))
+        return
     table = _layers(shown, load) if layer is None else _gpus(shown, load, layer)
     found = None if load is None else shown.summary(load)
     if as_json:
