@@ -42,7 +42,7 @@ def test_api_reference_has_every_public_name_and_no_other() -> None:
     found: dict[str, set[str]] = {}
     for name, text in zip(parts[::2], parts[1::2], strict=True):
         found.setdefault(name, set()).update(directive.findall(text))
-    names = ("comparison", "cuda", "io", "replay", "sweeps", "workloads")
+    names = ("comparison", "cuda", "io", "pictures", "replay", "sweeps", "workloads")
     rooms = (*(getattr(eplb_np, name) for name in names), *engine_modules())
     expected = {room.__name__: set(room.__all__) for room in rooms}
     expected["eplb_np"] = set(eplb_np.__all__) - set(names)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from eplb_np._files.gzip_files import LARGEST_UNPACKED
 from eplb_np._files.reading import printable
@@ -77,6 +77,11 @@ def check_one_reader(*paths: Path | None) -> None:
 def written_name(path: Path) -> str:
     """Return what to call a file that is written, in one line."""
     return STANDARD_OUTPUT if is_dash(path) else printable(path)
+
+
+def stream_beside(output: Path | None) -> TextIO:
+    """Return where to print: standard error if a file goes to standard output."""
+    return sys.stderr if is_dash(output) else sys.stdout
 
 
 def stand_in(path: Path, suffix: str) -> Path:

@@ -92,7 +92,7 @@ def draw_bars(gpus: Mapping[str, NDArray[Any]], measure: str, theme: ThemeName =
     axes.grid(visible=False, axis="x")
     picture.add_legend(axes)
     first, last = names[0], names[-1]
-    picture.head(
+    picture.finish(
         f"The busiest GPU has {times(busiest[first])} times the mean with the {first}, "
         f"{times(busiest[last])} with the {last}",
         f"Bars of {len(gpus[first])} GPUs, busiest first, for each way to split the batch.",

@@ -55,7 +55,7 @@ def expert_loads(load: ArrayLike, *, theme: ThemeName = "light") -> Figure:
             f"; below, the load that stays from window to window, {stays.min():.0%} to "
             f"{stays.max():.0%}"
         )
-    picture.head(
+    picture.finish(
         f"The hottest expert of a layer takes {times(hottest)} times the mean",
         f"{described}. In the most skewed layer it takes {times(float(shares.max()))}.",
     )

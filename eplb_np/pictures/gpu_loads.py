@@ -99,12 +99,12 @@ def gpu_loads(
             picture.name(axes, f"{name}: {drawn.policy.replace('_', ' ')}")
     measure = "takes" if plan.topology.gpu_speeds is not None else "carries"
     _add_scale(picture, panels, image, most, measure)
-    picture.head(
+    picture.finish(
         f"The busiest GPU {measure} {_said(busiest)}",
         f"Heat map of {plan.num_layers} layers by {plan.topology.num_gpus} GPUs on "
         f"{plan.topology.num_nodes} nodes, in units of each layer's mean. "
-        + ". ".join(
-            f"{name or 'Here'}, the most in one layer is {times(float(np.nanmax(share)))}"
+        + "; ".join(
+            f"{name}{', ' * bool(name)}the most in one layer is {times(float(np.nanmax(share)))}"
             for name, share in shares.items()
         ),
     )

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from eplb_np.pictures.themes import Theme
 
-WIDTH = 4.8
-"""Inches, 461 pixels of a page. On a phone of 390 pixels, text is still 11 pixels high."""
+WIDTH = 4.75
+"""Inches, 456 pixels of a page. On a phone of 390 pixels, text is still 11 pixels high."""
 
 TEXT = 11.0
 SMALL = 10.0
@@ -29,6 +29,7 @@ class Picture(Figure):
     """A figure of one theme, that notebooks show as it is."""
 
     def __init__(self, height: float, theme: Theme) -> None:
+        height = round(height * PAGE_DPI) / PAGE_DPI  # whole pixels
         super().__init__(figsize=(WIDTH, height), layout="constrained")
         self.theme = theme
         self.set_facecolor(theme.paper)
@@ -43,13 +44,19 @@ class Picture(Figure):
         width, height = (round(PAGE_DPI * float(side)) for side in inches)
         return png.getvalue(), {"width": width, "height": height}
 
-    def head(self, title: str, description: str) -> None:
-        """Say what is seen, above the picture, and what it is for those who cannot see it."""
+    def finish(self, title: str, description: str) -> None:
+        """Say what is seen, above the picture, and what it is for those who cannot see it.
+
+        All must have been drawn: its place is settled here, since another run of the layout would
+        shift it, if by little.
+        """
         shown = textwrap.fill(title, TITLE_COLUMNS)
         self.suptitle(
             shown, x=0.01, ha="left", fontsize=TITLE, fontweight="bold", color=self.theme.ink
         )
         self.set_label(f"{title}. {description}")
+        self.draw_without_rendering()
+        self.set_layout_engine("none")
 
     def style(self, axes: Axes, *, grid: bool = True) -> None:
         """Give axes the theme's colours and sizes."""

@@ -82,7 +82,7 @@ def replays(
         picture.style(axes)
     picture.add_legend(top)
     name, best = max(given.items(), key=lambda item: item[1].balancedness)
-    picture.head(
+    picture.finish(
         f"{name}: {best.balancedness:.3f} over all windows, {best.moved_share:.1%} of the slots "
         "fetched at a replan" if len(given) == 1 else f"Best balanced: {name}, "
         f"{best.balancedness:.3f}; it fetches {best.moved_share:.1%} of the slots at a replan",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_COLOURS = 9
+FEWEST_SHOWN = 16
+"""Sorted experts that are shown, even if all have one replica."""
 
 
 def replicas(plan: Plan, load: ArrayLike | None = None, *, theme: ThemeName = "light") -> Figure:
@@ -82,9 +84,10 @@ def replicas(plan: Plan, load: ArrayLike | None = None, *, theme: ThemeName = "l
     picture.style(bar.ax, grid=False)
     bar.ax.tick_params(length=0)
     bar.outline.set_visible(False)
-    picture.head(
+    picture.finish(
         f"{several:.0%} of the experts have more than one replica, and at most {most}",
-        f"Heat map of {plan.num_layers} layers by {plan.topology.num_experts} experts.",
+        f"Heat map of {plan.num_layers} layers by {counts.shape[1]} experts"
+        f"{'' if load is None else ' in descending order of load'}, in {levels} colours",
     )
     return picture
 
@@ -92,7 +95,8 @@ def replicas(plan: Plan, load: ArrayLike | None = None, *, theme: ThemeName = "l
 def _without_tail(counts: NDArray[Any]) -> tuple[NDArray[Any], str]:
     """Leave out the last columns of sorted experts, which have one replica in every layer."""
     several = np.flatnonzero((counts > 1).any(axis=0))
-    shown = min(counts.shape[1], int(several[-1]) + 2 if several.size else counts.shape[1])
+    last = int(several[-1]) + 1 if several.size else 0
+    shown = min(counts.shape[1], max(last + 1, FEWEST_SHOWN))
     left_out = counts.shape[1] - shown
     rest = f"; the other {left_out} have one" if left_out else ""
     return counts[:, :shown], f"expert, most loaded first{rest}"

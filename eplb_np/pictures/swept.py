@@ -85,7 +85,7 @@ def sweep_curves(found: Sweep, *, within: float = 0.01, theme: ThemeName = "ligh
         f"{knee.num_replicas} slots on {knee.num_gpus} GPUs balance at {knee.judged:.3f}"
         for knee in knees
     )
-    picture.head(
+    picture.finish(
         f"{said}: more gain less than {within:.0%}" if len(knees) == 1 else said,
         f"Curves of GPU balancedness over the slots of each GPU, for "
         f"{', '.join(map(str, curves))}.",

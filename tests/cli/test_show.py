@@ -144,6 +144,7 @@ def test_a_picture_is_drawn(args, start, command, files):
     code, out, err = command(*args)
     assert (code, err) == (0, "")
     assert f"written to  {args[args.index('-o') + 1]}\n" in re.sub(" {2,}", "  ", out)
+    assert re.search(r"^picture +\S+ ", out, re.MULTILINE)
     assert (files / args[args.index("-o") + 1]).read_bytes().startswith(start)
     assert json.loads(command(*args, "--json")[1])
 
