@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shlex
@@ -104,8 +105,15 @@ def write_through(path: Path, suffix: str, write: Callable[[Path], T]) -> T:
     except BrokenPipeError:
         raise
     except OSError as error:
+        drop_output()
         raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from None
     return returned
+
+
+def drop_output() -> None:
+    """Keep Python from writing again at its end what could not be written."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def start_of(start: str, written: Path, asked: Path) -> str:
