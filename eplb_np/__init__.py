@@ -5,7 +5,7 @@ an underscore are private.
 """
 
 from eplb_np import _interrupts as _interrupts  # first, so that it is in time
-from eplb_np import comparison, cuda, io, replay, sweeps, workloads
+from eplb_np import comparison, cuda, io, pictures, replay, sweeps, workloads
 from eplb_np.bounds import lower_bound
 from eplb_np.dispatch import Splitter, assign, make_quotas, split_load
 from eplb_np.mending.limits import MoveLimits
@@ -56,6 +56,7 @@ __all__ = [
     "make_plan",
     "make_quotas",
     "moved_replicas",
+    "pictures",
     "rebalance_experts",
     "rebalance_experts_hierarchical",
     "replay",

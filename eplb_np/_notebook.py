@@ -10,7 +10,6 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 MOST_IDS = 8
@@ -45,7 +44,7 @@ def grid_html(title: str, header: Sequence[object], rows: Iterable[Sequence[obje
 
 def said_ids(ids: Sequence[int]) -> str:
     """Say which ids these are, in a few words: all in a row, or the first ones."""
-    if len(ids) > 2 and all(b - a == 1 for a, b in pairwise(ids)):
+    if len(ids) > 1 and all(b - a == 1 for a, b in pairwise(ids)):
         return f"{ids[0]} to {ids[-1]}"
     more = ", ..." if len(ids) > MOST_IDS else ""
     return ", ".join(str(i) for i in ids[:MOST_IDS]) + more
@@ -61,4 +60,4 @@ def as_frame(columns: Mapping[str, NDArray[Any]]) -> Any:
         raise ModuleNotFoundError(
             "pandas is not installed: run pip install pandas", name="pandas"
         ) from None
-    return pd.DataFrame({name: np.array(column) for name, column in columns.items()})
+    return pd.DataFrame(dict(columns))

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from eplb_np import metrics
 from eplb_np._arguments import as_list, as_size, check_is, is_one_of, one_line
 from eplb_np._loads.host import as_array, of_layers
+from eplb_np._notebook import as_frame
 from eplb_np.bounds import lower_bound
 from eplb_np.maps.homes import away_from_home
 from eplb_np.maps.log2phy import make_log2phy
@@ -22,7 +23,7 @@ from eplb_np.maps.maps import Maps, aligned_copy, as_plan_array, check_maps, cou
 from eplb_np.moves.moves import Moves, moves_between
 from eplb_np.plan_files import PLAN_FILE, fields_of_file
 from eplb_np.policies import Device, Split, check_split, function_named, log2phy_width
-from eplb_np.summaries import Placed, PlanSummary, summarize
+from eplb_np.summaries import Placed, PlanSummary, plan_html, slot_columns, summarize
 from eplb_np.topology import Placement, Topology, stored_sizes
 
 
@@ -394,8 +395,11 @@ class Plan:
         (0.875, 1.0, 2)
         """
         rows = self._planned_rows(load)
-        placed = Placed(self.phy2log, self.logcnt, self.topology, self.moe_layer_ids or ())
-        return summarize(placed, self.gpu_load(rows), lower_bound(rows, self.topology))
+        return summarize(self._placed, self.gpu_load(rows), lower_bound(rows, self.topology))
+
+    @property
+    def _placed(self) -> Placed:
+        return Placed(self.phy2log, self.logcnt, self.topology, self.moe_layer_ids or ())
 
     def moves_from(self, other: Plan) -> Moves:
         """List the moves from another plan to this one: who fetches what from where.
@@ -460,6 +464,26 @@ class Plan:
         """
         check_maps(self.phy2log, self.phyrank, self.topology)
         check_layer_ids(self.moe_layer_ids or (), self.num_layers)
+
+    def to_dataframe(self) -> Any:
+        """Make a data frame with a row for each slot of each layer.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``layer_id``, ``slot``, ``gpu``, ``node``, ``expert`` and ``rank``, all
+            integers. The expert and the rank of an empty slot are -1.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If pandas is not installed.
+
+        Notes
+        -----
+        O(L P).
+        """
+        return as_frame(slot_columns(self._placed, self.phyrank))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the plan to a ``.npz`` or ``.json`` file, atomically.
@@ -531,6 +555,9 @@ class Plan:
             f"{sizes.num_replicas} slots on {sizes.num_gpus} GPUs, policy={self.policy!r}, "
             f"placement={self.placement!r})"
         )
+
+    def _repr_html_(self) -> str:
+        return plan_html(self._placed, self.policy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Rebuild copies: their arrays become read-only too, and cached properties are dropped.

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._arguments import as_size, check_is, one_line
 from eplb_np._loads.host import as_history
-from eplb_np._notebook import as_frame
+from eplb_np._notebook import as_frame, rows_html
 from eplb_np.moves.fetches import count_fetches
 from eplb_np.plan import Plan
 from eplb_np.planners import (
@@ -182,6 +182,15 @@ class Replay:
             f"Replay(balancedness {self.balancedness:.4f}, {self.moved_share:.2%} moved and "
             f"{self.milliseconds:.1f} ms per replan)"
         )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "windows": len(self.moved),
+            "GPU balancedness": f"{self.balancedness:.4f}",
+            "moved per replan": f"{self.moved_share:.2%} of all slots",
+            "time of a replan": f"{self.milliseconds:.1f} ms",
+        }
+        return rows_html("Replay", rows)
 
 
 def replay(

@@ -1,4 +1,4 @@
-"""`PlanSummary`: a plan under a load, in a dozen numbers.
+"""`PlanSummary`: a plan under a load, in a dozen numbers; and a plan as tables.
 
 Letters: L layers, E logical experts, P slots, D GPUs, N nodes.
 """
@@ -12,10 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eplb_np._notebook import grid_html, rows_html, said_ids
 from eplb_np.topology import Topology
 
 SAME = 1e-9
 """Nodes whose times differ by no more than this share of the mean carry the same."""
+
+SHOWN_LAYERS = 4
+SHOWN_GPUS = 8
+SHOWN_SLOTS = 12
+"""Of how many layers and GPUs, and slots of each, a notebook shows the experts."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,21 @@ class PlanSummary:
     doubles: int
     most_slots: int
     fewest_slots: int
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "GPU balancedness": f"{self.balancedness:.4f}, at most {self.at_most:.4f} for any plan",
+            "worst layer": f"{self.worst_layer_id}, at {self.worst_layer_balancedness:.4f}",
+            "busiest node": f"{self.node_share:.4f} times the load of the mean node",
+            "replicas of an expert": f"{self.fewest_replicas} to {self.most_replicas}",
+            "doubles": said_doubles(self.doubles),
+            "slots of a GPU": f"{self.fewest_slots} to {self.most_slots}",
+        }
+        if self.busiest_node_layers:
+            rows["busiest node"] += (
+                f"; node {self.busiest_node} in {self.busiest_node_layers} layers"
+            )
+        return rows_html("Summary of a plan", rows)
 
 
 class Placed(NamedTuple):
@@ -124,3 +145,50 @@ def _nodes(gpu_load: NDArray[np.float64], topology: Topology) -> tuple[float, in
     layers = np.bincount(time[loaded & alone].argmax(axis=1), minlength=topology.num_nodes)
     busiest = int(layers.argmax())
     return float(share.mean()) if share.size else 1.0, busiest, int(layers[busiest])
+
+
+def plan_html(placed: Placed, policy: str) -> str:
+    """Write what a notebook shows of a plan: its sizes, and the experts of its first slots."""
+    topology, logcnt, ids = placed.topology, placed.logcnt, placed.layer_ids
+    rows = {
+        "layers": f"{len(ids)}, ids {said_ids(ids)}",
+        "experts": f"{topology.num_experts} in {topology.num_replicas} slots of each layer",
+        "GPUs": f"{topology.num_gpus} on {topology.num_nodes} nodes",
+        "policy": f"{policy}, {topology.placement} placement",
+        "replicas of an expert": f"{logcnt.min()} to {logcnt.max()}",
+        "doubles": said_doubles(count_doubles(placed.phy2log, topology)),
+    }
+    gpus = range(min(topology.num_gpus, SHOWN_GPUS))
+    slots = [range(*topology.first_slots[gpu : gpu + 2].tolist()) for gpu in gpus]
+    shown = zip(ids[:SHOWN_LAYERS], placed.phy2log, strict=False)
+    return rows_html("Plan", rows) + grid_html(
+        "Experts in the slots of the first layers and GPUs",
+        ["layer", *(f"GPU {gpu}" for gpu in gpus)],
+        ([layer, *(_said_experts(row, part) for part in slots)] for layer, row in shown),
+    )
+
+
+def said_doubles(doubles: int) -> str:
+    """Say how many replicas are beyond the first of their expert on a GPU."""
+    return f"{doubles} replica{'' if doubles == 1 else 's'} beyond the first on a GPU"
+
+
+def _said_experts(row: NDArray[np.signedinteger[Any]], slots: range) -> str:
+    experts = [str(row[slot]) if row[slot] >= 0 else "-" for slot in slots[:SHOWN_SLOTS]]
+    return " ".join(experts) + (" ..." if len(slots) > SHOWN_SLOTS else "")
+
+
+def slot_columns(
+    placed: Placed, phyrank: NDArray[np.signedinteger[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return what is in each slot of each layer, as columns of L P entries."""
+    num_layers, num_slots = phyrank.shape
+    gpu = placed.topology.gpu_of_slot
+    return {
+        "layer_id": np.repeat(placed.layer_ids, num_slots),
+        "slot": np.tile(np.arange(num_slots), num_layers),
+        "gpu": np.tile(gpu, num_layers),
+        "node": np.tile(gpu // placed.topology.gpus_per_node, num_layers),
+        "expert": placed.phy2log.ravel(),
+        "rank": phyrank.ravel(),
+    }

@@ -5,14 +5,27 @@ from __future__ import annotations
 import click
 
 from eplb_np.cli.compare import compare_policies
+from eplb_np.cli.convert import convert
+from eplb_np.cli.diff import diff
 from eplb_np.cli.errors import exit_code_of
+from eplb_np.cli.formats import formats
 from eplb_np.cli.options import EXIT_CODES
 from eplb_np.cli.plan import plan_loads
 from eplb_np.cli.replay import replay_loads
+from eplb_np.cli.show import show
 from eplb_np.cli.sweep import sweep_sizes
 
 
+class Commands(click.Group):
+    """A group that lists its commands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(self.commands)
+
+
 @click.group(
+    cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EXIT_CODES,
@@ -27,8 +40,12 @@ def command(context: click.Context) -> None:
 
 command.add_command(plan_loads)
 command.add_command(compare_policies)
+command.add_command(show)
+command.add_command(diff)
 command.add_command(replay_loads)
 command.add_command(sweep_sizes)
+command.add_command(convert)
+command.add_command(formats)
 
 
 def run() -> int:

@@ -23,7 +23,7 @@ from eplb_np.cli.options import (
 )
 from eplb_np.cli.output import print_json, print_rows, print_table, progress
 from eplb_np.cli.plan_files import read_plan_file
-from eplb_np.cli.streams import check_one_reader, name_of
+from eplb_np.cli.streams import Input, check_one_reader, name_of
 from eplb_np.comparison import Comparison, compare, compared_planners
 from eplb_np.topology import stored_sizes
 
@@ -71,7 +71,7 @@ def compare_policies(
     recorded = loads.read()
     in_use = None
     if current is not None:
-        in_use = read_plan_file(current, sizes, recorded.moe_layer_ids)
+        in_use = read_plan_file(Input(current), sizes, recorded.moe_layer_ids)
     with one_line(about=loads.path):
         topology = topology_from(recorded.load.shape[1], sizes, in_use)
         steps = (len(recorded.windows) - first_window) * len(compared_planners(topology))

@@ -12,9 +12,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from eplb_np import workloads
+from eplb_np._arguments import as_size
 from eplb_np.cli.errors import one_line
-from eplb_np.cli.streams import name_of, readable
+from eplb_np.cli.streams import Input, name_of
 from eplb_np.io import FORMATS, RecordedLoads, read_loads
+from eplb_np.io.formats import check_format
 from eplb_np.io.recorded import Recording, recorded_loads
 from eplb_np.plan import Plan
 from eplb_np.policies import POLICIES, check_policy
@@ -65,7 +67,7 @@ class Loads:
         if self.path is None:
             return shipped_loads()
         with one_line():
-            return read_loads(readable(self.path), self.format, in_order=self.in_order)
+            return read_loads(Input(self.path).file, self.format, in_order=self.in_order)
 
 
 def shipped_loads() -> RecordedLoads:
@@ -78,13 +80,8 @@ def loads_options(*, required: bool = True) -> Callable[[F], F]:
     """Give a command LOADS, ``--format`` and ``--in-order/--summed``, as one argument ``loads``."""
     options = (
         click.argument("loads", required=required, type=a_file),
-        format_option,
-        click.option(
-            "--in-order/--summed",
-            default=None,
-            help="Whether the steps of LOADS are in order, and forecast from.  "
-            "[default: as the format is]",
-        ),
+        format_option("reads_loads", "Format of LOADS"),
+        in_order_option,
     )
 
     def add(command: F) -> F:
@@ -111,12 +108,34 @@ def _formats(ability: str) -> Callable[[click.Context, click.Parameter, str], li
     ]
 
 
-format_option = click.option(
-    "--format",
-    "format_name",
-    metavar="NAME",
-    shell_complete=_formats("reads_loads"),
-    help="Format of LOADS; see eplb-np formats.  [default: told by its content]",
+def format_option(ability: str, what: str) -> Callable[[F], F]:
+    """Give a command ``--format``, the format of what is read, as ``format_name``."""
+    return click.option(
+        "--format",
+        "format_name",
+        metavar="NAME",
+        shell_complete=_formats(ability),
+        callback=_known_format(ability),
+        help=f"{what}; see eplb-np formats.  [default: told by its content]",
+    )
+
+
+def _known_format(ability: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def check(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                check_format(name, ability)
+            except ValueError as error:
+                raise click.BadParameter(str(error).removeprefix("format=")) from None
+        return name
+
+    return check
+
+
+in_order_option = click.option(
+    "--in-order/--summed",
+    default=None,
+    help="Whether the steps of LOADS are in order, and forecast from.  [default: as the format is]",
 )
 
 
@@ -194,10 +213,10 @@ def topology_from(num_experts: int, sizes: Sizes, current: Plan | None = None) -
             num_nodes=first_given(sizes.nodes, old.num_nodes),
             num_groups=first_given(sizes.groups, old.num_groups),
         )
-    gpus = max(1, sizes.num_gpus)  # what is wrong with it, the topology says
+    gpus = as_size("num_gpus", sizes.num_gpus)
     replicas = first_given(sizes.replicas, (num_experts // gpus + 1) * gpus)
     nodes, groups = first_given(sizes.nodes, 1), first_given(sizes.groups, 1)
-    return Topology(num_experts, replicas, sizes.num_gpus, nodes, groups)
+    return Topology(num_experts, replicas, gpus, nodes, groups)
 
 
 def first_given(given: int | None, default: int) -> int:
@@ -239,13 +258,17 @@ def output_option(what: str) -> Callable[[F], F]:
 
 def to_option(ability: str, what: str, default: str | None = None) -> Callable[[F], F]:
     """Give a command ``--to``, the format to write, as ``output_format``."""
+    if default is None:
+        otherwise: dict[str, Any] = {"required": True}  # a default of None would be one
+    else:
+        otherwise = {"default": default, "show_default": True}
     return click.option(
         "--to",
         "output_format",
         metavar="NAME",
-        default=default,
-        show_default=default is not None,
+        **otherwise,
         shell_complete=_formats(ability),
+        callback=_known_format(ability),
         help=what,
     )
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from eplb_np._arguments import LARGEST_SIZE
-from eplb_np.cli.errors import NOT_WRITTEN, one_line
+from eplb_np.cli.errors import NOT_WRITTEN, OneLineError, one_line
 from eplb_np.cli.options import Sizes, first_given, with_options
-from eplb_np.cli.streams import is_dash, name_of, readable, stand_in, write_through
-from eplb_np.io import WrittenPlan, read_plan, write_plan
-from eplb_np.io.contents import Source, opened
+from eplb_np.cli.streams import Input, stand_in, start_of, write_through
+from eplb_np.io import RecordedLoads, WrittenPlan, read_plan, write_plan
+from eplb_np.io.contents import opened
 from eplb_np.io.formats import check_format, find_format
 from eplb_np.io.placements import Consumer
 from eplb_np.io.plans import check_writable
@@ -71,41 +72,49 @@ layers_option = click.option(
 )
 
 
-def read_plan_file(path: Path, sizes: Sizes, layer_ids: Sequence[int] | None = None) -> Plan:
+def read_plan_file(
+    given: Input,
+    sizes: Sizes,
+    layer_ids: Sequence[int] | None = None,
+    name: str | None = None,
+) -> Plan:
     """Read a plan, with sizes that its file does not say, and of it the layers that are wanted.
 
     Errors are those of the command.
     """
     with one_line():
-        return _read(path, readable(path), sizes, layer_ids)
+        return _read(given, sizes, layer_ids, name)
 
 
 def read_plan_files(
-    paths: Sequence[Path], sizes: Sizes, layer_ids: Sequence[int] | None = None
+    files: Sequence[Input], sizes: Sizes, layer_ids: Sequence[int] | None = None
 ) -> list[Plan]:
     """Read plans of one deployment. What the file of one does not say, that of another may.
 
     Without ``layer_ids``, those of the plan that has the fewest layers are taken.
     """
     with one_line():
-        files = [(path, readable(path)) for path in paths]
-        own = next(
-            (_read(path, file, Sizes(), None) for path, file in files if _is_own(file)), None
-        )
+        own = next((given for given in files if format_of(given) == OWN), None)
         if own is not None:
-            known = own.topology
+            known = _read(own, Sizes(), None).topology
             sizes = Sizes(
                 None,
                 first_given(sizes.gpus, known.num_gpus),
                 first_given(sizes.nodes, known.num_nodes),
                 first_given(sizes.groups, known.num_groups),
             )
-        plans = [_read(path, file, sizes, layer_ids) for path, file in files]
+        plans = [_read(given, sizes, layer_ids) for given in files]
         if len({ids_of(plan) for plan in plans}) > 1:
             # Ids from 0 on are those of a file that may not say any.
             ids = min(map(ids_of, plans), key=lambda ids: (len(ids), ids[0] == 0))
-            plans = [_read(path, file, sizes, ids) for path, file in files]
+            plans = [_read(given, sizes, ids) for given in files]
         return plans
+
+
+def format_of(given: Input, name: str | None = None) -> str:
+    """Return the name of a plan's format; ``ValueError`` if it is none, or not of that name."""
+    with opened(given.file) as contents:
+        return find_format(contents, name, "reads_plans")[0]
 
 
 def ids_of(plan: Plan) -> tuple[int, ...]:
@@ -113,14 +122,12 @@ def ids_of(plan: Plan) -> tuple[int, ...]:
     return tuple(plan.moe_layer_ids or ())
 
 
-def _is_own(file: Source) -> bool:
-    with opened(file) as contents:
-        return find_format(contents, None, "reads_plans")[0] == OWN
-
-
-def _read(path: Path, file: Source, sizes: Sizes, layer_ids: Sequence[int] | None) -> Plan:
+def _read(
+    given: Input, sizes: Sizes, layer_ids: Sequence[int] | None, name: str | None = None
+) -> Plan:
     plan = read_plan(
-        file,
+        given.file,
+        name,
         num_gpus=sizes.gpus,
         num_nodes=first_given(sizes.nodes, 1),
         num_groups=first_given(sizes.groups, 1),
@@ -129,8 +136,7 @@ def _read(path: Path, file: Source, sizes: Sizes, layer_ids: Sequence[int] | Non
     topology = plan.topology
     if sizes.gpus not in (None, topology.num_gpus):
         raise ValueError(
-            f"{name_of(path)}: it is for {topology.num_gpus} GPUs, not {sizes.gpus}: leave --gpus "
-            "out"
+            f"{given.name}: it is for {topology.num_gpus} GPUs, not {sizes.gpus}: leave --gpus out"
         )
     # Files of our own say nodes and groups, but somebody may want to see others.
     topology = replace(
@@ -143,12 +149,31 @@ def _read(path: Path, file: Source, sizes: Sizes, layer_ids: Sequence[int] | Non
     missing = [layer for layer in wanted if layer not in ids]
     if missing:
         raise ValueError(
-            f"{name_of(path)}: it has no layer {missing[0]}; its layers are {shown_ids(ids)}"
+            f"{given.name}: it has no layer {missing[0]}; its layers are {shown_ids(ids)}"
         )
     if topology == plan.topology and wanted == ids:
         return plan
     rows = [ids.index(layer) for layer in wanted]
     return Plan(plan.phy2log[rows], plan.phyrank[rows], topology, plan.policy, wanted)
+
+
+def load_of(recorded: RecordedLoads, plan: Plan, name: str) -> NDArray[np.float64]:
+    """Return the load [L, E] of a plan's layers; errors are those of the command."""
+    row_of = {layer: row for row, layer in enumerate(recorded.moe_layer_ids)}
+    missing = [layer for layer in ids_of(plan) if layer not in row_of]
+    if missing:
+        raise OneLineError(
+            f"{name}: layer {missing[0]} of the plan has no load; those that have are "
+            f"{shown_ids(recorded.moe_layer_ids)}"
+        )
+    experts = recorded.load.shape[1]
+    if experts != plan.topology.num_experts:
+        raise OneLineError(
+            f"{name}: it has {experts} experts, but the plan has {plan.topology.num_experts}: give "
+            "loads and plans of one model"
+        )
+    load: NDArray[np.float64] = recorded.load[[row_of[layer] for layer in ids_of(plan)]]
+    return load
 
 
 def shown_ids(ids: Sequence[int]) -> str:
@@ -188,5 +213,4 @@ def write_plan_file(
             suffix_for(name),
             lambda path: write_plan(plan, path, name, num_hidden_layers=num_hidden_layers),
         )
-    start = written.start.replace(shlex.quote(str(written.path)), "FILE")
-    return written if not is_dash(output) else written._replace(path=output, start=start)
+    return written._replace(path=output, start=start_of(written.start, written.path, output))

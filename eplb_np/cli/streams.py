@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from eplb_np._files.gzip_files import LARGEST_UNPACKED
 from eplb_np._files.reading import printable
@@ -26,18 +30,30 @@ def is_dash(path: Path | None) -> bool:
     return path == DASH
 
 
+@dataclass(frozen=True)
+class Input:
+    """What a command reads: a path, or standard input, which is read once."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What to call it, in one line."""
+        return name_of(self.path)
+
+    @cached_property
+    def file(self) -> Path | io.BytesIO:
+        """What readers of files take; ``ValueError`` if standard input is too long."""
+        return _standard_input() if is_dash(self.path) else self.path
+
+
 def name_of(path: Path) -> str:
     """Return what to call a file that is read, in one line."""
     return STANDARD_INPUT if is_dash(path) else printable(path)
 
 
-def readable(path: Path) -> Path | io.BytesIO:
-    """Return what readers of files take: the path, or all of standard input.
-
-    As much is taken into memory as gzip may unpack. Raises ``ValueError`` for more.
-    """
-    if not is_dash(path):
-        return path
+def _standard_input() -> io.BytesIO:
+    """Read all of standard input: as much as gzip may unpack."""
     if sys.stdin is None:
         raise ValueError(f"{STANDARD_INPUT}: it is closed")
     try:
@@ -64,6 +80,11 @@ def written_name(path: Path) -> str:
     return STANDARD_OUTPUT if is_dash(path) else printable(path)
 
 
+def stream_beside(output: Path | None) -> TextIO:
+    """Return where to print: standard error if a file goes to standard output."""
+    return sys.stderr if is_dash(output) else sys.stdout
+
+
 def stand_in(path: Path, suffix: str) -> Path:
     """Return the path, or for ``-`` that of a temporary file that could be written instead."""
     return Path(gettempdir()) / f"{path}{suffix}" if is_dash(path) else path
@@ -84,8 +105,20 @@ def write_through(path: Path, suffix: str, write: Callable[[Path], T]) -> T:
     except BrokenPipeError:
         raise
     except OSError as error:
+        drop_output()
         raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from None
     return returned
+
+
+def drop_output() -> None:
+    """Keep Python from writing again at its end what could not be written."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def start_of(start: str, written: Path, asked: Path) -> str:
+    """Return how an engine is started, without the name of a file that is gone."""
+    return start.replace(shlex.quote(str(written)), "FILE") if is_dash(asked) else start
 
 
 def is_terminal(stream: object) -> bool:

@@ -52,6 +52,11 @@ class Format(NamedTuple):
         """Whether `read_loads` or `read_plan` reads them."""
         return self.reads_loads or self.reads_plans
 
+    @property
+    def writes_any(self) -> bool:
+        """Whether `write_loads` or `write_plan` writes them."""
+        return self.writes_loads or self.writes_plans
+
     def member(self, name: str) -> Any:
         """Import the format's module, and return one of its members.
 
@@ -168,7 +173,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType({
     "numpy": Format(
         "NumPy", "an array [layers, experts] or [steps, layers, experts]: .npy, or .npz with "
         "logical_count or a single array", "numpy_arrays",
-        reads_loads=True,
+        reads_loads=True, writes_loads=True,
         recorded_by='numpy.save("loads.npy", counts)',
     ),
     "json": Format(
@@ -195,7 +200,8 @@ def check_format(name: str, ability: str) -> Format:
     able = [known for known, row in FORMATS.items() if getattr(row, ability)]
     if not is_one_of(name, able):
         does = {
-            "reads_any": "no format",
+            "reads_any": "no format that is read",
+            "writes_any": "no format that is written",
             "reads_loads": "no format of loads",
             "reads_plans": "no format of plans that are read",
             "writes_plans": "no format of plans that are written",
@@ -213,7 +219,7 @@ def find_format(contents: Contents, name: str | None, ability: str) -> tuple[str
     if name is not None:
         row = check_format(name, ability)
         if not row.fits(contents, ability):
-            raise ValueError(f"it is {contents.describe()}, not of format {name!r}: {row.holds}")
+            raise _not_of(contents, name)
         return name, row
     others = []
     for known, row in FORMATS.items():
@@ -230,9 +236,23 @@ def find_format(contents: Contents, name: str | None, ability: str) -> tuple[str
 
 
 def is_plan(contents: Contents, name: str | None) -> bool:
-    """Tell whether contents are a plan, and not loads, for what would do with both."""
-    rows = list(FORMATS.values()) if name is None else [check_format(name, "reads_any")]
-    return any(row.is_plan(contents) for row in rows)
+    """Tell whether contents are a plan, and not loads, for what would do with both.
+
+    Raises ``ValueError`` if they are not of the format that is named.
+    """
+    if name is None:
+        return any(row.is_plan(contents) for row in FORMATS.values())
+    row = check_format(name, "reads_any")
+    if not any(
+        getattr(row, ability) and row.fits(contents, ability)
+        for ability in ("reads_plans", "reads_loads")
+    ):
+        raise _not_of(contents, name)
+    return row.is_plan(contents)
+
+
+def _not_of(contents: Contents, name: str) -> ValueError:
+    return ValueError(f"it is {contents.describe()}, not of format {name!r}: {FORMATS[name].holds}")
 
 
 WANTED = {"reads_loads": "loads", "reads_plans": "a plan"}

@@ -15,7 +15,7 @@ NOT_ASKED_FOR = {"EX01", "SA01", "ES01", "GL01", "SS05"}
 
 
 def public_names():
-    names = ("comparison", "cuda", "io", "replay", "sweeps", "workloads")
+    names = ("comparison", "cuda", "io", "pictures", "replay", "sweeps", "workloads")
     rooms = (getattr(eplb_np, name) for name in names)
     for module in (eplb_np, *rooms, *engine_modules()):
         for name in module.__all__:
