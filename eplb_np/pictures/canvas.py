@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
 
 from eplb_np.pictures.themes import ThemeName, theme_named
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from eplb_np.pictures.picture import Picture
 
 MOST_TICKS = 6
+MOST_CELLS = 1 << 17
+"""Cells of a heat map that are kept one by one in a file."""
 
 
 def new_picture(height: float, theme: ThemeName) -> Picture:
@@ -35,6 +39,11 @@ def name_rows(axes: Axes, ids: Sequence[int]) -> None:
     rows = range(0, len(ids), step)
     axes.set_yticks(list(rows), [str(ids[row]) for row in rows])
     axes.set_ylabel("layer")
+
+
+def cells(values: NDArray[Any]) -> Literal["none", "nearest"]:
+    """Choose how a heat map is drawn: cell by cell, or with no more of them than can be told apart."""
+    return "none" if values.size <= MOST_CELLS else "nearest"
 
 
 def times(number: float) -> str:
