@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
+from eplb_np import pictures
 from eplb_np.cli import moving, rows
-from eplb_np.cli.errors import one_line
+from eplb_np.cli.drawing import check_picture, save_picture, theme_option
+from eplb_np.cli.errors import OneLineError, one_line
 from eplb_np.cli.moving import Moved, expert_bytes_option
-from eplb_np.cli.options import Loads, Sizes, a_file, epilog, json_option, loads_options
+from eplb_np.cli.options import (
+    Loads,
+    Sizes,
+    a_file,
+    epilog,
+    json_option,
+    loads_options,
+    output_option,
+)
 from eplb_np.cli.output import print_json, print_rows, print_table
 from eplb_np.cli.plan_files import (
     ids_of,
@@ -23,7 +34,7 @@ from eplb_np.cli.plan_files import (
     read_plan_files,
     shown_ids,
 )
-from eplb_np.cli.streams import Input, check_one_reader
+from eplb_np.cli.streams import Input, check_one_reader, is_dash, written_name
 from eplb_np.metrics import layer_balancedness
 from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan
@@ -38,6 +49,7 @@ By = Literal["layer", "gpu", "move"]
         "eplb-np diff old.json new.json",
         "eplb-np diff old.json new.json loads.json --expert-bytes 44040192",
         "eplb-np diff old.json sglang.json --by layer",
+        "eplb-np diff old.json new.json loads.json -o before_and_after.png",
     ),
 )
 @click.argument("old", type=a_file)
@@ -51,8 +63,10 @@ By = Literal["layer", "gpu", "move"]
     help="Also list the fetches of each layer, or of each GPU, or every move.",
 )
 @expert_bytes_option
+@output_option("Draw the load of the GPUs before and after: .png or .svg; needs LOADS.")
+@theme_option
 @json_option
-def diff(
+def diff(  # noqa: PLR0913
     old: Path,
     new: Path,
     loads: Loads,
@@ -60,6 +74,8 @@ def diff(
     layers: tuple[int, ...] | None,
     by: By | None,
     expert_bytes: int | None,
+    output: Path | None,
+    theme: pictures.ThemeName,
     as_json: bool,
 ) -> None:
     """Say what changes from plan OLD to plan NEW, and what has to be fetched for it.
@@ -72,6 +88,10 @@ def diff(
     """
     with one_line():
         check_one_reader(old, new, loads.path)
+    if output is not None:
+        if loads.path is None:
+            raise OneLineError("-o draws the load of the GPUs: give LOADS")
+        check_picture(output, old, new, loads.path)
     recorded = None if loads.path is None else loads.read()
     ids = layers if recorded is None or layers is not None else recorded.moe_layer_ids
     files = [Input(old), Input(new)]
@@ -81,6 +101,9 @@ def diff(
         moves = after.moves_from(before)
     moved = moving.measure(moves, before, after, expert_bytes)
     load = None if recorded is None else load_of(recorded, after, loads.name)
+    if output is not None and load is not None:
+        save_picture(output, lambda: pictures.gpu_loads(after, load, before=before, theme=theme))
+    to = sys.stderr if is_dash(output) else sys.stdout
     tables = {
         "layer": _by_layer(moves, before, after, load),
         "gpu": _by_gpu(moves, after),
@@ -94,12 +117,15 @@ def diff(
             "layers": tables["layer"],
             "gpus": tables["gpu"],
             **({"moves": tables["move"]} if by == "move" else {}),
-        })  # fmt: skip
+        }, to)  # fmt: skip
         return
     if by is not None:
-        _print(tables[by])
+        _print(tables[by], to)
     names = (files[0].name, files[1].name)
-    print_rows(_rows(names, (before, after), moves, moved, load, loads.name))
+    said = _rows(names, (before, after), moves, moved, load, loads.name)
+    if output is not None:
+        said["written to"] = written_name(output)
+    print_rows(said, to=to)
 
 
 def _rows(
@@ -210,12 +236,12 @@ def _by_move(moves: Moves, after: Plan) -> list[dict[str, Any]]:
     return [{**move._asdict(), "layer": ids[move.layer]} for move in moves]
 
 
-def _print(table: list[dict[str, Any]]) -> None:
+def _print(table: list[dict[str, Any]], to: TextIO) -> None:
     if not table:
         return
     lines = (
         [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()]
         for row in table
     )
-    print_table([name.replace("_", " ") for name in table[0]], lines)
-    click.echo()
+    print_table([name.replace("_", " ") for name in table[0]], lines, to=to)
+    click.echo(file=to)

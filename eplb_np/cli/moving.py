@@ -87,10 +87,11 @@ def said(moved: Moved, new: Plan) -> dict[str, str]:
             rows["sources"] += f", {moved.from_storage} from storage: no GPU holds them any more"
     if moved.copied_within_gpus:
         rows["within GPUs"] = f"{moved.copied_within_gpus} slots are filled from their own GPU"
-    if moved.moved_replicas != moved.fetched:
-        rows["doubles"] = (
-            f"{moved.moved_replicas - moved.fetched} of these are second replicas of an expert on "
-            f"its GPU: with them, moved_replicas counts {moved.moved_replicas}"
+    second = moved.moved_replicas - moved.fetched
+    if second:
+        rows["second replicas"] = (
+            f"{second} more are second replicas of an expert on its GPU, copied there: "
+            f"moved_replicas counts {moved.moved_replicas}"
         )
     return rows
 

@@ -258,13 +258,15 @@ def output_option(what: str) -> Callable[[F], F]:
 
 def to_option(ability: str, what: str, default: str | None = None) -> Callable[[F], F]:
     """Give a command ``--to``, the format to write, as ``output_format``."""
+    if default is None:
+        otherwise: dict[str, Any] = {"required": True}  # a default of None would be one
+    else:
+        otherwise = {"default": default, "show_default": True}
     return click.option(
         "--to",
         "output_format",
         metavar="NAME",
-        default=default,
-        required=default is None,
-        show_default=default is not None,
+        **otherwise,
         shell_complete=_formats(ability),
         callback=_known_format(ability),
         help=what,

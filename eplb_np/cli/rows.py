@@ -28,7 +28,7 @@ def deployment(plan: Plan) -> str:
     nodes = f" of {sizes.num_nodes} nodes" if sizes.num_nodes > 1 else ""
     return (
         f"{sizes.num_experts} experts in {sizes.num_replicas} slots on {sizes.num_gpus} GPUs"
-        f"{nodes}, {each} replicas per GPU{f'; {gone} GPUs are gone' if gone else ''}"
+        f"{nodes}, {each} replicas per GPU{f'; GPUs that are gone: {gone}' if gone else ''}"
     )
 
 
@@ -55,7 +55,7 @@ def nodes(plan: Plan, found: PlanSummary) -> str:
 
 def doubles(number: int) -> str:
     """Say how many slots are wasted, if any are."""
-    return f"{number} slots hold an expert that their GPU holds already" if number else ""
+    return f"{number}: slots whose expert is on their GPU already" if number else ""
 
 
 def worst(found: PlanSummary) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from eplb_np import pictures
 from eplb_np.cli import rows
-from eplb_np.cli.drawing import check_picture, write_picture
+from eplb_np.cli.drawing import check_picture, save_picture, theme_option
 from eplb_np.cli.errors import OneLineError, one_line
 from eplb_np.cli.options import (
     Loads,
@@ -33,9 +34,12 @@ from eplb_np.cli.plan_files import (
     read_plan_file,
     shown_ids,
 )
-from eplb_np.cli.streams import Input, check_one_reader, name_of
+from eplb_np.cli.streams import Input, check_one_reader, is_dash, name_of, written_name
 from eplb_np.plan import Plan
 from eplb_np.summaries import PlanSummary, count_doubles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @click.command(
@@ -53,7 +57,8 @@ from eplb_np.summaries import PlanSummary, count_doubles
 @plan_sizes_options
 @layers_option
 @click.option("--layer", type=int, help="Show this layer alone, GPU by GPU.")
-@output_option("Draw the load of the GPUs instead: .png or .svg; needs LOADS.")
+@output_option("Draw instead: the load of the GPUs, or without LOADS the replicas. .png or .svg.")
+@theme_option
 @json_option
 def show(
     plan: Path,
@@ -62,20 +67,19 @@ def show(
     layers: tuple[int, ...] | None,
     layer: int | None,
     output: Path | None,
+    theme: pictures.ThemeName,
     as_json: bool,
 ) -> None:
     """Show PLAN as a table: a row for each layer, or with --layer for each GPU of one.
 
     With LOADS, also how PLAN balances them, by layer, GPU and node. PLAN is in any format that
-    eplb-np formats lists. -o draws a picture.
+    eplb-np formats lists. With -o it is drawn: the load of each GPU in each layer.
     """
     with one_line():
         check_one_reader(plan, loads.path)
     if output is not None:
-        if loads.path is None:
-            raise OneLineError("-o draws the load of the GPUs: give LOADS, too")
-        if as_json:
-            raise OneLineError("-o draws, and --json prints: give one of them")
+        if layer is not None:
+            raise OneLineError("-o draws all layers: leave --layer out")
         check_picture(output, plan, loads.path)
     recorded = None if loads.path is None else loads.read()
     ids = layers if recorded is None or layers is not None else recorded.moe_layer_ids
@@ -83,11 +87,13 @@ def show(
     load = None if recorded is None else load_of(recorded, shown, loads.name)
     if layer is not None and layer not in ids_of(shown):
         raise OneLineError(f"--layer {layer}: there is none; layers are {shown_ids(ids_of(shown))}")
-    if output is not None and load is not None:
-        write_picture(output, lambda: pictures.gpu_loads(shown, load))
-        return
-    table = _layers(shown, load) if layer is None else _gpus(shown, load, layer)
     found = None if load is None else shown.summary(load)
+    said = _rows(shown, found, name_of(plan), None if recorded is None else loads.name)
+    if output is not None:
+        save_picture(output, lambda: _drawn(shown, load, theme))
+        said["written to"] = written_name(output)
+    to = sys.stderr if is_dash(output) else sys.stdout
+    table = _layers(shown, load) if layer is None else _gpus(shown, load, layer)
     if as_json:
         print_json({
             **asdict(shown.topology),
@@ -95,15 +101,23 @@ def show(
             "placement": shown.placement,
             "summary": None if found is None else asdict(found),
             "layers" if layer is None else "gpus": table,
-        })  # fmt: skip
+            "output": said.get("written to"),
+        }, to)  # fmt: skip
         return
-    print_table(
-        [name.replace("_", " ") for name in table[0]],
-        ([_text(value) for value in row.values()] for row in table),
-        left=("experts",),
-    )
-    click.echo()
-    print_rows(_rows(shown, found, name_of(plan), None if recorded is None else loads.name))
+    if output is None:
+        print_table(
+            [name.replace("_", " ") for name in table[0]],
+            ([_text(value) for value in row.values()] for row in table),
+            left=("experts",),
+        )
+        click.echo()
+    print_rows(said, to=to)
+
+
+def _drawn(plan: Plan, load: NDArray[np.float64] | None, theme: pictures.ThemeName) -> Figure:
+    if load is None:
+        return pictures.replicas(plan, theme=theme)
+    return pictures.gpu_loads(plan, load, theme=theme)
 
 
 def _rows(plan: Plan, found: PlanSummary | None, name: str, loads: str | None) -> dict[str, str]:

@@ -219,7 +219,7 @@ def find_format(contents: Contents, name: str | None, ability: str) -> tuple[str
     if name is not None:
         row = check_format(name, ability)
         if not row.fits(contents, ability):
-            raise ValueError(f"it is {contents.describe()}, not of format {name!r}: {row.holds}")
+            raise _not_of(contents, name)
         return name, row
     others = []
     for known, row in FORMATS.items():
@@ -236,9 +236,23 @@ def find_format(contents: Contents, name: str | None, ability: str) -> tuple[str
 
 
 def is_plan(contents: Contents, name: str | None) -> bool:
-    """Tell whether contents are a plan, and not loads, for what would do with both."""
-    rows = list(FORMATS.values()) if name is None else [check_format(name, "reads_any")]
-    return any(row.is_plan(contents) for row in rows)
+    """Tell whether contents are a plan, and not loads, for what would do with both.
+
+    Raises ``ValueError`` if they are not of the format that is named.
+    """
+    if name is None:
+        return any(row.is_plan(contents) for row in FORMATS.values())
+    row = check_format(name, "reads_any")
+    if not any(
+        getattr(row, ability) and row.fits(contents, ability)
+        for ability in ("reads_plans", "reads_loads")
+    ):
+        raise _not_of(contents, name)
+    return row.is_plan(contents)
+
+
+def _not_of(contents: Contents, name: str) -> ValueError:
+    return ValueError(f"it is {contents.describe()}, not of format {name!r}: {FORMATS[name].holds}")
 
 
 WANTED = {"reads_loads": "loads", "reads_plans": "a plan"}
