@@ -31,9 +31,9 @@ ICON = (
 
 STYLE = f"""
 :root {{ color-scheme: light dark; --paper: {LIGHT.paper}; --ink: {LIGHT.ink};
-  --line: #d0d7de; --quiet: #57606a; --box: #f3f5f7; --accent: #0b5f94; }}
+  --line: #d0d7de; --quiet: #57606a; --box: #f3f5f7; --shade: #0003; --accent: #0b5f94; }}
 @media (prefers-color-scheme: dark) {{ :root {{ --paper: {DARK.paper}; --ink: {DARK.ink};
-  --line: #363d46; --quiet: #9aa4ae; --box: #1f252c; --accent: #7cc4ef; }} }}
+  --line: #363d46; --quiet: #9aa4ae; --box: #1f252c; --shade: #fff3; --accent: #7cc4ef; }} }}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0 auto; padding: 1rem; max-width: 66rem; background: var(--paper);
   color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: break-word; }}
@@ -42,23 +42,26 @@ h2 {{ font-size: 1.3rem; margin: 2.5rem 0 0.5rem; padding-top: 1rem;
   border-top: 1px solid var(--line); }}
 a {{ color: var(--accent); }}
 nav ul {{ display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; padding: 0; list-style: none; }}
-.scroll {{ overflow-x: auto; margin: 1rem 0; }}
+.scroll {{ overflow-x: auto; margin: 1rem 0; background:
+  linear-gradient(to left, var(--paper), var(--paper)) right / 2rem 100% no-repeat local,
+  linear-gradient(to left, var(--shade), transparent) right / 1rem 100% no-repeat scroll; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; color: var(--quiet); padding: 0 0 0.35rem; }}
 th, td {{ padding: 0.3rem 0.9rem 0.3rem 0; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; }}
-thead th, .number {{ white-space: nowrap; }}
+thead th, .number, tbody th {{ white-space: nowrap; }}
 .number {{ text-align: right; }}
 tr.best {{ font-weight: 600; background: var(--box); }}
-.facts th {{ font-weight: 600; white-space: nowrap; }}
-.facts td {{ min-width: 14rem; }}
-.pictures {{ display: grid; gap: 1.5rem; align-items: start;
+.beside {{ display: grid; gap: 1.5rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }}
+.beside > div {{ min-width: 0; }}
 figure {{ margin: 1rem 0; }}
 img {{ display: block; width: 100%; max-width: 35rem; height: auto; }}
 pre {{ overflow-x: auto; padding: 0.75rem; border-radius: 0.4rem; background: var(--box);
   font: 0.85rem/1.5 ui-monospace, monospace; }}
 .quiet, footer {{ color: var(--quiet); }}
+@media (max-width: 30rem) {{ .scroll {{ font-size: 0.875rem; }}
+  th, td {{ padding-right: 0.7rem; }} }}
 @media print {{ pre {{ white-space: pre-wrap; }} }}
 """
 
@@ -108,7 +111,7 @@ def facts(rows: Mapping[str, str]) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(said)}</td></tr>'
         for name, said in rows.items()
     )
-    return f'<div class="scroll"><table class="facts"><tbody>{body}</tbody></table></div>'
+    return f"<table><tbody>{body}</tbody></table>"
 
 
 def table(
@@ -123,9 +126,7 @@ def table(
 
     Except those in ``left``. The row ``best`` stands out.
     """
-    number = [
-        "" if i == 0 or name in left else ' class="number"' for i, name in enumerate(header)
-    ]
+    number = ["" if i == 0 or name in left else ' class="number"' for i, name in enumerate(header)]
     head = "".join(
         f'<th scope="col"{kind}>{escape(name)}</th>'
         for name, kind in zip(header, number, strict=True)
@@ -154,9 +155,9 @@ def picture(light: Figure, dark: Figure) -> str:
     )
 
 
-def pictures(shown: Iterable[str]) -> str:
-    """Show pictures side by side where there is room."""
-    return f'<div class="pictures">{"".join(shown)}</div>'
+def side_by_side(*parts: str) -> str:
+    """Show pictures and tables side by side where there is room."""
+    return f'<div class="beside">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
 
 
 def commands(lines: Sequence[str], intro: str = "The same from the command line:") -> str:

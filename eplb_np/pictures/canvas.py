@@ -42,7 +42,7 @@ def name_rows(axes: Axes, ids: Sequence[int]) -> None:
 
 
 def cells(values: NDArray[Any]) -> Literal["none", "nearest"]:
-    """Choose how a heat map is drawn: cell by cell, or with no more of them than can be told apart."""
+    """Choose how a heat map is drawn: cell by cell, or as many of them as can be told apart."""
     return "none" if values.size <= MOST_CELLS else "nearest"
 
 

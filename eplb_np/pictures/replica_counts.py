@@ -70,9 +70,7 @@ def replicas(plan: Plan, load: ArrayLike | None = None, *, theme: ThemeName = "l
     colours = ListedColormap([picture.theme.ground, *mpl.colormaps[LOADS](places)])
     norm = BoundaryNorm(np.arange(levels + 1) + 0.5, levels)
     shown = np.minimum(counts, levels)
-    image = axes.imshow(
-        shown, cmap=colours, norm=norm, aspect="auto", interpolation=cells(shown)
-    )
+    image = axes.imshow(shown, cmap=colours, norm=norm, aspect="auto", interpolation=cells(shown))
     name_rows(axes, plan.moe_layer_ids or ())
     axes.set_xlabel(label)
     picture.style(axes, grid=False)
