@@ -1,7 +1,7 @@
 """Runs the commands that a page shows, in a folder of its own, and says what they print.
 
-Run as ``python docs/studies/command_page.py docs/command.md`` to write the outputs anew. Times differ
-from run to run, so they are shown as they were measured once, and not compared.
+Run as ``python docs/studies/command_page.py docs/command.md`` to write the outputs anew. Times
+differ from run to run, so they are shown as they were measured once, and not compared.
 """
 
 from __future__ import annotations

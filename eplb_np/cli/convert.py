@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +34,7 @@ from eplb_np.cli.plan_files import (
     shown_ids,
     write_plan_file,
 )
-from eplb_np.cli.streams import Input, is_dash, start_of, write_through, written_name
+from eplb_np.cli.streams import Input, start_of, stream_beside, write_through, written_name
 from eplb_np.io import FORMATS, RecordedLoads, read_loads, write_loads
 from eplb_np.io.contents import opened
 from eplb_np.io.formats import is_plan
@@ -126,7 +125,7 @@ def convert(  # noqa: PLR0913
         with one_line():
             loads = read_loads(given.file, format_name, in_order=in_order, moe_layer_ids=layers)
         converted = _convert_loads(given, loads, wanted)
-    to = sys.stderr if is_dash(output) else sys.stdout
+    to = stream_beside(output)
     if as_json:
         print_json(converted._asdict(), to)
     else:

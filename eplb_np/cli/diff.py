@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -34,8 +33,7 @@ from eplb_np.cli.plan_files import (
     read_plan_files,
     shown_ids,
 )
-from eplb_np.cli.streams import Input, check_one_reader, is_dash, written_name
-from eplb_np.metrics import layer_balancedness
+from eplb_np.cli.streams import Input, check_one_reader, stream_beside
 from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan
 
@@ -101,9 +99,12 @@ def diff(  # noqa: PLR0913
         moves = after.moves_from(before)
     moved = moving.measure(moves, before, after, expert_bytes)
     load = None if recorded is None else load_of(recorded, after, loads.name)
+    picture: dict[str, str] = {}
     if output is not None and load is not None:
-        save_picture(output, lambda: pictures.gpu_loads(after, load, before=before, theme=theme))
-    to = sys.stderr if is_dash(output) else sys.stdout
+        picture = save_picture(
+            output, lambda: pictures.gpu_loads(after, load, before=before, theme=theme)
+        )
+    to = stream_beside(output)
     tables = {
         "layer": _by_layer(moves, before, after, load),
         "gpu": _by_gpu(moves, after),
@@ -117,15 +118,14 @@ def diff(  # noqa: PLR0913
             "layers": tables["layer"],
             "gpus": tables["gpu"],
             **({"moves": tables["move"]} if by == "move" else {}),
+            "output": picture.get("written to"),
         }, to)  # fmt: skip
         return
     if by is not None:
         _print(tables[by], to)
     names = (files[0].name, files[1].name)
     said = _rows(names, (before, after), moves, moved, load, loads.name)
-    if output is not None:
-        said["written to"] = written_name(output)
-    print_rows(said, to=to)
+    print_rows(said | picture, to=to)
 
 
 def _rows(
@@ -208,7 +208,7 @@ def _by_layer(
         for layer, number in zip(ids_of(after), fetched, strict=True)
     ]
     if load is not None:
-        balance = (layer_balancedness(plan.gpu_load(load)).tolist() for plan in (before, after))
+        balance = (rows.balance_by_layer(plan, load).tolist() for plan in (before, after))
         for row, old, new in zip(table, *balance, strict=True):
             row |= {"balancedness_before": old, "balancedness_after": new}
     return table

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from eplb_np._files.reading import printable, printable_error
-from eplb_np.cli.streams import name_of
+from eplb_np.cli.streams import drop_output, name_of
 
 NOT_WRITTEN = 1
 BAD_INPUT = 2
@@ -60,7 +60,7 @@ def one_line(exit_code: int = BAD_INPUT, about: Path | None = None) -> Iterator[
 
 def in_options(error: str) -> str:
     """Name options of the command where the library named its arguments."""
-    return re.sub(rf"\b({'|'.join(OPTIONS)})", lambda found: OPTIONS[found[0]], error)
+    return re.sub(rf"\b({'|'.join(OPTIONS)})(?!\w)", lambda found: OPTIONS[found[0]], error)
 
 
 def exit_code_of(command: click.Command, name: str) -> int:
@@ -82,10 +82,10 @@ def exit_code_of(command: click.Command, name: str) -> int:
         _say(f"{name}: {printable(' '.join(error.format_message().split()))}{hint}")
         return getattr(error, "code", BAD_INPUT)
     except BrokenPipeError:  # nobody reads on, as after `| head -1`
-        _drop_output()
+        drop_output()
         return NOT_WRITTEN
     except OSError as error:  # only printing is left, as on a full disk
-        _drop_output()
+        drop_output()
         _say(f"{name}: standard output: {error.strerror or printable_error(error)}")
         return NOT_WRITTEN
 
@@ -93,9 +93,3 @@ def exit_code_of(command: click.Command, name: str) -> int:
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):
         click.echo(line, err=True)
-
-
-def _drop_output() -> None:
-    """Keep Python from writing again at its end what could not be written."""
-    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +32,7 @@ from eplb_np.cli.options import (
 )
 from eplb_np.cli.output import compiling, print_json, print_rows
 from eplb_np.cli.plan_files import check_output, read_plan_file, shown_ids, write_plan_file
-from eplb_np.cli.streams import Input, check_one_reader, is_dash, name_of, written_name
+from eplb_np.cli.streams import Input, check_one_reader, name_of, stream_beside, written_name
 from eplb_np.io import RecordedLoads, WrittenPlan
 from eplb_np.mending.limits import MoveLimits
 from eplb_np.plan import Plan
@@ -240,7 +239,7 @@ def plan_loads(
         written = write_plan_file(made.plan, target.output, target.format, hidden_layers)
     found = made.plan.summary(recorded.load)
     summary = summarize(made, found, loads, recorded, change, written)
-    to = sys.stderr if is_dash(target.output) else sys.stdout
+    to = stream_beside(target.output)
     if as_json:
         print_json(asdict(summary), to)
     else:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eplb_np.plan import Plan
 from eplb_np.summaries import PlanSummary
 
@@ -56,6 +59,13 @@ def nodes(plan: Plan, found: PlanSummary) -> str:
 def doubles(number: int) -> str:
     """Say how many slots are wasted, if any are."""
     return f"{number}: slots whose expert is on their GPU already" if number else ""
+
+
+def balance_by_layer(plan: Plan, load: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the balancedness [L] of each layer, as `Plan.balancedness` has that of all."""
+    longest = plan.gpu_time(load).max(axis=1)
+    at_once = plan.gpu_load(load).sum(axis=1) / plan.topology.active_speed
+    return np.where(longest > 0, at_once / np.where(longest > 0, longest, 1.0), 1.0)
 
 
 def worst(found: PlanSummary) -> str:

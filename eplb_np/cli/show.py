@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +33,7 @@ from eplb_np.cli.plan_files import (
     read_plan_file,
     shown_ids,
 )
-from eplb_np.cli.streams import Input, check_one_reader, is_dash, name_of, written_name
+from eplb_np.cli.streams import Input, check_one_reader, name_of, stream_beside
 from eplb_np.plan import Plan
 from eplb_np.summaries import PlanSummary, count_doubles
 
@@ -90,9 +89,8 @@ def show(
     found = None if load is None else shown.summary(load)
     said = _rows(shown, found, name_of(plan), None if recorded is None else loads.name)
     if output is not None:
-        save_picture(output, lambda: _drawn(shown, load, theme))
-        said["written to"] = written_name(output)
-    to = sys.stderr if is_dash(output) else sys.stdout
+        said |= save_picture(output, lambda: _drawn(shown, load, theme))
+    to = stream_beside(output)
     table = _layers(shown, load) if layer is None else _gpus(shown, load, layer)
     if as_json:
         print_json({
@@ -142,13 +140,13 @@ def _layers(plan: Plan, load: NDArray[np.float64] | None) -> list[dict[str, Any]
     """Describe each layer."""
     table: list[dict[str, Any]] = [{"layer": layer} for layer in ids_of(plan)]
     if load is not None:
+        balance = rows.balance_by_layer(plan, load)
         time = plan.gpu_time(load)
-        mean = plan.gpu_load(load).sum(axis=1) / plan.topology.active_speed
-        longest = time.max(axis=1)
-        bound = plan.lower_bound(load)
+        # No plan's slowest GPU takes less than the bound.
+        best = np.maximum(plan.lower_bound(load), np.finfo(float).tiny)
         for i, row in enumerate(table):
-            row["balancedness"] = _ratio(mean[i], longest[i])
-            row["at_most"] = _ratio(mean[i], bound[i])
+            row["balancedness"] = float(balance[i])
+            row["at_most"] = float(min(1.0, balance[i] * time[i].max() / best[i]))
             row["busiest_GPU"] = int(time[i].argmax())
     for i, row in enumerate(table):
         row["most_replicas"] = int(plan.logcnt[i].max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shlex
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from eplb_np._files.gzip_files import LARGEST_UNPACKED
 from eplb_np._files.reading import printable
@@ -79,6 +80,11 @@ def written_name(path: Path) -> str:
     return STANDARD_OUTPUT if is_dash(path) else printable(path)
 
 
+def stream_beside(output: Path | None) -> TextIO:
+    """Return where to print: standard error if a file goes to standard output."""
+    return sys.stderr if is_dash(output) else sys.stdout
+
+
 def stand_in(path: Path, suffix: str) -> Path:
     """Return the path, or for ``-`` that of a temporary file that could be written instead."""
     return Path(gettempdir()) / f"{path}{suffix}" if is_dash(path) else path
@@ -99,8 +105,15 @@ def write_through(path: Path, suffix: str, write: Callable[[Path], T]) -> T:
     except BrokenPipeError:
         raise
     except OSError as error:
+        drop_output()
         raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from None
     return returned
+
+
+def drop_output() -> None:
+    """Keep Python from writing again at its end what could not be written."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def start_of(start: str, written: Path, asked: Path) -> str:

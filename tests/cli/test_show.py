@@ -17,10 +17,14 @@ def test_layers_are_shown_with_their_balance(command, made):
     header, *lines = out.split("\n\n")[0].splitlines()
     assert header.split("  ")[0] == "layer"
     gpu_load = made.old.gpu_load(made.rows)
-    for layer, line, load, replicas in zip(made.ids, lines, gpu_load, made.old.logcnt, strict=True):
+    rows = zip(
+        made.ids, lines, gpu_load, made.old.lower_bound(made.rows), made.old.logcnt, strict=True
+    )
+    for layer, line, load, bound, replicas in rows:
         cells = line.split()
         assert cells[0] == str(layer)
         assert cells[1] == f"{load.mean() / load.max():.4f}"
+        assert cells[2] == f"{load.mean() / bound:.4f}"
         assert cells[3:6] == [str(load.argmax()), str(replicas.max()), str(replicas.argmax())]
     assert f"GPU balancedness  {made.old.balancedness(made.rows):.4f}, at most" in out
 
@@ -144,6 +148,7 @@ def test_a_picture_is_drawn(args, start, command, files):
     code, out, err = command(*args)
     assert (code, err) == (0, "")
     assert f"written to  {args[args.index('-o') + 1]}\n" in re.sub(" {2,}", "  ", out)
+    assert re.search(r"^picture +\S+ ", out, re.MULTILINE)
     assert (files / args[args.index("-o") + 1]).read_bytes().startswith(start)
     assert json.loads(command(*args, "--json")[1])
 
