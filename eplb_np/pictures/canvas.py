@@ -44,8 +44,3 @@ def name_rows(axes: Axes, ids: Sequence[int]) -> None:
 def cells(values: NDArray[Any]) -> Literal["none", "nearest"]:
     """Choose how a heat map is drawn: cell by cell, or as many of them as can be told apart."""
     return "none" if values.size <= MOST_CELLS else "nearest"
-
-
-def times(number: float) -> str:
-    """Say how many times as large something is: with two digits after the point, or none."""
-    return f"{number:.2f}" if number < 100 else f"{number:.0f}"

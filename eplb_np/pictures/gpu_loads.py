@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._arguments import check_is
 from eplb_np._loads.host import of_layers
-from eplb_np.pictures.canvas import cells, name_rows, new_picture, times
+from eplb_np.pictures.canvas import cells, name_rows, new_picture
+from eplb_np.pictures.texts import times
 from eplb_np.pictures.themes import LOADS, ThemeName
 from eplb_np.plan import Plan
 from eplb_np.policies import Split

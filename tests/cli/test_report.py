@@ -1,7 +1,7 @@
 """The report: a page that needs nothing else, with all its parts, and commands that run."""
 
 import shlex
-import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -255,7 +255,7 @@ def test_without_matplotlib_one_line_says_what_to_install(command, monkeypatch):
     def missing(*_):
         raise ModuleNotFoundError("matplotlib is not installed: run pip install", name="matplotlib")
 
-    monkeypatch.setattr(sys.modules["eplb_np.cli.report"], "new_picture", missing)
+    monkeypatch.setattr(import_module("eplb_np.cli.report"), "new_picture", missing)
     code, _, err = command("report", "loads.npy", "-o", "report.html")
     assert (code, err.count("\n")) == (1, 1)
     assert "matplotlib is not installed: run pip install" in err

@@ -23,7 +23,7 @@ DRAW = {
     "replicas": lambda theme: pictures.replicas(MADE, LOAD, theme=theme),
     "expert_loads": lambda theme: pictures.expert_loads([LOAD, LOAD[::-1]], theme=theme),
     "replays": lambda theme: pictures.replays(
-        {"a planner": BALANCED, "another planner": MOVING}, theme=theme
+        {"a planner": BALANCED, f"another planner, {'which is long, ' * 9}": MOVING}, theme=theme
     ),
     "sweep_curves": lambda theme: pictures.sweep_curves(SWEPT, theme=theme),
     "split_batch": lambda theme: pictures.split_batch(MADE, LOAD, theme=theme),
