@@ -15,6 +15,7 @@ import time
 from support import PACKAGE, TIMEOUT
 
 CTRL_C = b"\x03"
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
@@ -56,8 +57,14 @@ class Terminal:
         return code, self.text
 
     @property
-    def text(self):
+    def raw(self):
+        """All that was sent, colours and movements of the cursor included."""
         return self._shown.decode(errors="replace")
+
+    @property
+    def text(self):
+        """All that was sent, but for these; a bar stands there as often as it was drawn."""
+        return ESCAPES.sub("", self.raw).replace("\r\n", "\n")
 
     def _read(self, seconds):
         if not select.select([self._master], [], [], max(seconds, 0))[0]:

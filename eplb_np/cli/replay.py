@@ -37,7 +37,7 @@ from eplb_np.cli.options import (
 )
 from eplb_np.cli.output import print_json, print_rows, print_table, progress
 from eplb_np.cli.streams import is_dash, stand_in, write_through, written_name
-from eplb_np.comparison import windows_at_most
+from eplb_np.comparison import load_planners, windows_at_most
 from eplb_np.planners import planner_named, planner_names
 from eplb_np.replay import Replay, ReplayedWindow, replay_windows
 from eplb_np.topology import Topology, stored_sizes
@@ -119,6 +119,7 @@ def replay_loads(
         stopped: BaseException | None = None
         try:
             with progress("replaying", total * len(names)) as step:
+                load_planners(names, topology, history.shape[1])
                 # Window by window: where it is stopped, all have come equally far.
                 for _ in range(total):
                     rows = []
