@@ -197,6 +197,8 @@ def _sweeping() -> Iterator[None]:
             yield
         except (ConnectionError, ChildProcessError) as error:
             raise OneLineError(printable(str(error))) from None
+        except ModuleNotFoundError as error:
+            raise OneLineError(str(error), NOT_WRITTEN) from None
 
 
 def _default_jobs(asked: Asked, run: Running) -> int:
