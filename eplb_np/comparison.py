@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -20,7 +20,7 @@ from eplb_np.plan import Plan
 from eplb_np.planners import planner_named, planner_names
 from eplb_np.planning import check_current, check_is_plan, in_order_plan, make_plan
 from eplb_np.policies import POLICIES, PolicyName, check_policy
-from eplb_np.replay import Replay, replay_windows
+from eplb_np.replay import Replay, replay, replay_windows
 from eplb_np.summaries import PlanSummary
 from eplb_np.topology import Topology
 
@@ -191,6 +191,7 @@ def compare(
     if len(history) == 1:
         return Comparison(plans, plans[0].summary.at_most, (), None, tuple(left_out))
     replays = []
+    load_planners(compared_planners(topology), topology, history.shape[1])
     for name in compared_planners(topology):
         planner = planner_named(name, topology, last)
         windows = []
@@ -221,6 +222,14 @@ def _can_plan(name: str, topology: Topology) -> bool:
     except ValueError:
         return False
     return True
+
+
+def load_planners(names: Iterable[str], topology: Topology, num_layers: int) -> None:
+    """Let planners plan once, so that loading their kernels is no part of any time."""
+    for name in names:
+        replay(
+            np.ones((3, min(num_layers, 8), topology.num_experts)), planner_named(name, topology)
+        )
 
 
 def windows_at_most(windows: NDArray[Any], topology: Topology) -> float:

@@ -15,6 +15,7 @@ import time
 from support import PACKAGE, TIMEOUT
 
 CTRL_C = b"\x03"
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
@@ -38,7 +39,7 @@ class Terminal:
     def wait_for(self, pattern):
         """Read until a pattern has been shown, and return its match."""
         end = time.monotonic() + TIMEOUT
-        while not (found := re.search(pattern, self.text)):
+        while not (found := re.search(pattern, self.plain)):
             if not self._read(end - time.monotonic()):
                 raise AssertionError(f"{pattern!r} was not shown: {self.text!r}")
         return found
@@ -58,6 +59,11 @@ class Terminal:
     @property
     def text(self):
         return self._shown.decode(errors="replace")
+
+    @property
+    def plain(self):
+        """What was shown, without colours and movements of the cursor."""
+        return ESCAPES.sub("", self.text).replace("\r\n", "\n")
 
     def _read(self, seconds):
         if not select.select([self._master], [], [], max(seconds, 0))[0]:

@@ -12,6 +12,7 @@ from eplb_np.cli.formats import formats
 from eplb_np.cli.options import EXIT_CODES
 from eplb_np.cli.plan import plan_loads
 from eplb_np.cli.replay import replay_loads
+from eplb_np.cli.report import report
 from eplb_np.cli.show import show
 from eplb_np.cli.sweep import sweep_sizes
 
@@ -44,6 +45,7 @@ command.add_command(show)
 command.add_command(diff)
 command.add_command(replay_loads)
 command.add_command(sweep_sizes)
+command.add_command(report)
 command.add_command(convert)
 command.add_command(formats)
 

@@ -37,7 +37,7 @@ from eplb_np.cli.options import (
 )
 from eplb_np.cli.output import print_json, print_rows, print_table, progress
 from eplb_np.cli.streams import is_dash, stand_in, write_through, written_name
-from eplb_np.comparison import windows_at_most
+from eplb_np.comparison import load_planners, windows_at_most
 from eplb_np.planners import planner_named, planner_names
 from eplb_np.replay import Replay, ReplayedWindow, replay_windows
 from eplb_np.topology import Topology, stored_sizes
@@ -119,6 +119,7 @@ def replay_loads(
         stopped: BaseException | None = None
         try:
             with progress("replaying", total * len(names)) as step:
+                load_planners(names, topology, history.shape[1])
                 # Window by window: where it is stopped, all have come equally far.
                 for _ in range(total):
                     rows = []
@@ -146,7 +147,7 @@ def replay_loads(
             write_results(output, results, about)
     if as_json:
         print_json(about)
-    elif not is_dash(output):
+    else:
         said = {
             "loads": said_loads(loads.name, recorded),
             "deployment": said_deployment(topology),
@@ -156,9 +157,10 @@ def replay_loads(
             said["slots"] = why
         if output is not None:
             said["written to"] = written_name(output)
-        print_rows(said, recorded.notes)
-        sys.stdout.write("\n")
-        print_table(*results.as_table())
+        to = sys.stderr if is_dash(output) else sys.stdout
+        print_rows(said, recorded.notes, to)
+        to.write("\n")
+        print_table(*results.as_table(), to=to)
     if stopped is not None:
         sys.stdout.flush()
         click.echo(
@@ -223,13 +225,13 @@ class Results:
                 f"{replay.window_balancedness.min():.4f}",
                 f"{replay.first_window + int(np.argmin(replay.window_balancedness))}",
                 f"{replay.moved_share:.2%}",
-                f"{replay.milliseconds:.2f}",
+                f"{replay.milliseconds:.2f} ms",
             ]
             for name, replay in self.replays.items()
         ]
         lines.append(["at most, any plan", f"{self._at_most:.4f}", "", "", "", ""])
-        header = ("planner", "balancedness", "lowest", "in window", "moved per replan", "ms")
-        return header, lines
+        names = ("planner", "balancedness", "lowest", "in window", "moved per replan")
+        return (*names, "time per replan"), lines
 
 
 def write_results(output: Path, results: Results, about: dict[str, Any]) -> None:

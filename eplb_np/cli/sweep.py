@@ -38,7 +38,7 @@ from eplb_np.cli.streams import is_dash
 from eplb_np.policies import POLICIES, PolicyName
 from eplb_np.sweeps.cases import grid
 from eplb_np.sweeps.measure import SweptCase, as_judging
-from eplb_np.sweeps.sweep import WITHIN, Asked, Running, Sweep, ask, running
+from eplb_np.sweeps.sweeping import WITHIN, Asked, Running, Sweep, ask, running
 
 WORTH_PROCESSES = 200
 """Plans from which on several processes start by default: each takes a second to start."""
@@ -110,8 +110,8 @@ def sweep_sizes(  # noqa: PLR0913
     """Measure balance against memory for many deployments, and say what to buy.
 
     Every combination of the sizes that fits together is planned from LOADS. If LOADS has steps in
-    order, it is judged on windows that it has not seen; else on LOADS itself. What to buy are the
-    fewest slots that balance nearly as well as the most: see --within.
+    order, it is judged on windows that it has not seen; else on LOADS itself. What to buy, for each
+    number of GPUs, is the least memory that balances nearly as well as the most: see --within.
 
     With -o, results are written as they come. If the sweep is stopped, by Ctrl-C or otherwise, the
     same command goes on where it was. With --dask, the workers of a cluster that runs already do
@@ -197,6 +197,8 @@ def _sweeping() -> Iterator[None]:
             yield
         except (ConnectionError, ChildProcessError) as error:
             raise OneLineError(printable(str(error))) from None
+        except ModuleNotFoundError as error:
+            raise OneLineError(str(error), NOT_WRITTEN) from None
 
 
 def _default_jobs(asked: Asked, run: Running) -> int:
@@ -231,9 +233,9 @@ def print_sweep(swept: Sweep, buy: list[SweptCase], within: float) -> None:
     sys.stdout.write("\n")
     print_rows(
         {
-            f"buy, on {row.num_gpus} GPUs": (
-                f"{row.slots_per_gpu} slots per GPU, {row.case}: {row.judged:.4f} {what}, the "
-                f"fewest slots within {within:.1%} of the best"
+            f"on {row.num_gpus} GPUs buy": (
+                f"{row.slots_per_gpu} slots per GPU ({row.case}): {row.judged:.4f} {what}, with "
+                f"the least memory within {within:.1%} of the best"
             )
             for row in buy
         }

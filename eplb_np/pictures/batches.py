@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._arguments import check_is, one_line
-from eplb_np.pictures.canvas import new_picture, times
+from eplb_np.pictures.canvas import new_picture
 from eplb_np.pictures.gpu_loads import HINT
+from eplb_np.pictures.texts import times
 from eplb_np.pictures.themes import ThemeName
 from eplb_np.plan import Plan
 
@@ -80,7 +81,7 @@ def draw_bars(gpus: Mapping[str, NDArray[Any]], measure: str, theme: ThemeName =
             -np.sort(-load),
             wide,
             color=picture.theme.series[(1, 0, 2)[i] if i < 3 else i],
-            label=f"{name}: the busiest has {times(busiest[name])} times the mean",
+            label=f"{name}: {times(busiest[name])} times the mean",
         )
     axes.axhline(mean, color=picture.theme.ink, linewidth=1.2)
     axes.set_xlabel("GPU, busiest first")

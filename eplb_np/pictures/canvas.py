@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
 
 from eplb_np.pictures.themes import ThemeName, theme_named
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from eplb_np.pictures.picture import Picture
 
 MOST_TICKS = 6
+MOST_CELLS = 1 << 17
+"""Cells of a heat map that are kept one by one in a file."""
 
 
 def new_picture(height: float, theme: ThemeName) -> Picture:
@@ -37,6 +41,6 @@ def name_rows(axes: Axes, ids: Sequence[int]) -> None:
     axes.set_ylabel("layer")
 
 
-def times(number: float) -> str:
-    """Say how many times as large something is: with two digits after the point, or none."""
-    return f"{number:.2f}" if number < 100 else f"{number:.0f}"
+def cells(values: NDArray[Any]) -> Literal["none", "nearest"]:
+    """Choose how a heat map is drawn: cell by cell, or as many of them as can be told apart."""
+    return "none" if values.size <= MOST_CELLS else "nearest"

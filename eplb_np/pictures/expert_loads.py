@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._loads.host import as_array, as_history
-from eplb_np.pictures.canvas import new_picture, times
+from eplb_np.pictures.canvas import new_picture
+from eplb_np.pictures.texts import times
 from eplb_np.pictures.themes import ThemeName
 
 if TYPE_CHECKING:

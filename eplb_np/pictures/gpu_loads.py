@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._arguments import check_is
 from eplb_np._loads.host import of_layers
-from eplb_np.pictures.canvas import name_rows, new_picture, times
+from eplb_np.pictures.canvas import cells, name_rows, new_picture
+from eplb_np.pictures.texts import times
 from eplb_np.pictures.themes import LOADS, ThemeName
 from eplb_np.plan import Plan
 from eplb_np.policies import Split
@@ -25,6 +26,9 @@ MOST_SHOWN = 3.0
 """Loads above this many times the mean have the same colour: else one GPU would darken all."""
 
 MOST_NAMED_NODES = 9
+MOST_MARKED_NODES = 72
+"""With more nodes, the lines between them would cover the GPUs."""
+
 HINT = "make one with make_plan, or read it with Plan.load"
 
 
@@ -134,9 +138,9 @@ def _draw(picture: Picture, axes: Axes, plan: Plan, share: NDArray[Any], most: f
     topology = plan.topology
     colours = mpl.colormaps[LOADS].with_extremes(bad=picture.theme.faint)
     image = axes.imshow(
-        share, cmap=colours, vmin=0.0, vmax=most, aspect="auto", interpolation="none"
+        share, cmap=colours, vmin=0.0, vmax=most, aspect="auto", interpolation=cells(share)
     )
-    for node in range(1, topology.num_nodes):
+    for node in range(1, topology.num_nodes) if topology.num_nodes <= MOST_MARKED_NODES else ():
         place = node * topology.gpus_per_node - 0.5
         axes.axvline(place, color=picture.theme.mark, linewidth=1.2)
     picture.style(axes, grid=False)

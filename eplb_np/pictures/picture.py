@@ -11,6 +11,7 @@ from io import BytesIO
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eplb_np.pictures.texts import shortened
 from eplb_np.pictures.themes import Theme
 
 WIDTH = 4.75
@@ -82,7 +83,7 @@ class Picture(Figure):
         handles, labels = axes.get_legend_handles_labels()
         self.legend(
             handles,
-            labels,
+            [shortened(label) for label in labels],
             loc="outside lower left",
             frameon=False,
             fontsize=SMALL,

@@ -9,6 +9,7 @@ import numpy as np
 
 from eplb_np._arguments import as_list, as_size, check_is, one_line
 from eplb_np.pictures.canvas import new_picture
+from eplb_np.pictures.texts import shortened
 from eplb_np.pictures.themes import DASHES, ThemeName
 from eplb_np.replay import Replay
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from eplb_np.pictures.picture import Picture
 
 MOST_REPLAYS = len(DASHES)
-FAR_APART = 20.0
+FAR_APART = 10.0
 """Ratio of the most to the fewest moves from which they are drawn on a logarithmic scale."""
 
 
@@ -74,14 +75,15 @@ def replays(
         bottom.set_yscale("log", nonpositive="mask")
         bottom.yaxis.set_major_locator(LogLocator(numticks=4))
         bottom.yaxis.set_minor_locator(NullLocator())
-        bottom.yaxis.set_major_formatter("{x:,.0f}")
     else:
         bottom.set_ylim(0, max([1, *totals]) * 1.05)
         bottom.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    bottom.yaxis.set_major_formatter("{x:,.0f}")
     for axes in (top, bottom):
         picture.style(axes)
     picture.add_legend(top)
     name, best = max(given.items(), key=lambda item: item[1].balancedness)
+    name = shortened(name)
     picture.finish(
         f"{name}: {best.balancedness:.3f} over all windows, {best.moved_share:.1%} of the slots "
         "fetched at a replan" if len(given) == 1 else f"Best balanced: {name}, "

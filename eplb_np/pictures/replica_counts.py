@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._arguments import check_is
 from eplb_np._loads.host import of_layers
-from eplb_np.pictures.canvas import name_rows, new_picture
+from eplb_np.pictures.canvas import cells, name_rows, new_picture
 from eplb_np.pictures.gpu_loads import HINT
 from eplb_np.pictures.themes import LOADS, ThemeName
 from eplb_np.plan import Plan
@@ -69,9 +69,8 @@ def replicas(plan: Plan, load: ArrayLike | None = None, *, theme: ThemeName = "l
     places = np.linspace(picture.theme.darkest, 1.0, levels - 1)
     colours = ListedColormap([picture.theme.ground, *mpl.colormaps[LOADS](places)])
     norm = BoundaryNorm(np.arange(levels + 1) + 0.5, levels)
-    image = axes.imshow(
-        np.minimum(counts, levels), cmap=colours, norm=norm, aspect="auto", interpolation="none"
-    )
+    shown = np.minimum(counts, levels)
+    image = axes.imshow(shown, cmap=colours, norm=norm, aspect="auto", interpolation=cells(shown))
     name_rows(axes, plan.moe_layer_ids or ())
     axes.set_xlabel(label)
     picture.style(axes, grid=False)

@@ -2,6 +2,6 @@
 
 from eplb_np.sweeps.cases import Case, Grid, grid
 from eplb_np.sweeps.measure import SweptCase
-from eplb_np.sweeps.sweep import Curve, Sweep, sweep
+from eplb_np.sweeps.sweeping import Curve, Sweep, sweep
 
 __all__ = ["Case", "Curve", "Grid", "Sweep", "SweptCase", "grid", "sweep"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from eplb_np._arguments import one_line, said_by
@@ -25,7 +27,7 @@ def measure_on_cluster(
 
     The loads go to the cluster once. They are the result of a task, so that they are there again
     when the only worker that held them is gone; data that is scattered would be lost. Raises
-    ``ValueError`` without `distributed`, and ``ConnectionError`` if the cluster cannot be reached
+    ``ModuleNotFoundError`` without `distributed`, and ``ConnectionError`` if the cluster cannot be reached
     or cannot work.
     """
     client = _connect(address)
@@ -35,7 +37,7 @@ def measure_on_cluster(
         cluster = _Cluster(client, loads, judging)
         running = {cluster.start(case): case for case in cases}
         deaths = dict.fromkeys(cases, 0)
-        completed: Any = as_completed(running)  # type: ignore[no-untyped-call,unused-ignore]
+        completed: Any = as_completed(running, loop=client.loop)  # type: ignore[no-untyped-call,unused-ignore]
         for future in completed:
             case = running.pop(future)
             try:
@@ -110,18 +112,13 @@ def _connect(address: str) -> Any:
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{error.name} is not installed: run pip install 'eplb-np[dask]'"
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed: run pip install 'eplb-np[dask]'", name=error.name
         ) from None
-    try:
-        client = Client(  # type: ignore[no-untyped-call,unused-ignore]
-            address, timeout=CONNECT_SECONDS, set_as_default=False
-        )
-    except Exception as error:  # noqa: BLE001 - an address can be wrong in many ways
-        raise ConnectionError(
-            f"no Dask scheduler answers at {one_line(address)} ({said_by(error)}): give the "
-            "address that dask scheduler prints, such as tcp://HOST:8786"
-        ) from None
+    client = _answered(
+        lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False),  # type: ignore[no-untyped-call,unused-ignore]
+        address,
+    )
     try:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
     except BaseException as error:
@@ -133,6 +130,29 @@ def _connect(address: str) -> Any:
             f"{address}"
         ) from None
     return client
+
+
+def _answered(connect: Callable[[], Any], address: str) -> Any:
+    """Connect within a bounded time; Dask waits for ever for who accepts and says nothing."""
+    answers: SimpleQueue[Any] = SimpleQueue()
+
+    def wait() -> None:
+        try:
+            answers.put(connect())
+        except Exception as error:  # noqa: BLE001 - an address can be wrong in many ways
+            answers.put(error)
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        answer = answers.get(timeout=2 * CONNECT_SECONDS)
+    except Empty:
+        answer = TimeoutError(f"nothing came in {2 * CONNECT_SECONDS:.0f} s")
+    if isinstance(answer, Exception):
+        raise ConnectionError(
+            f"no Dask scheduler answers at {one_line(address)} ({said_by(answer)}): give the "
+            "address that dask scheduler prints, such as tcp://HOST:8786"
+        )
+    return answer
 
 
 def _leave(client: Any) -> None:

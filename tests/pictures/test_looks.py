@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from eplb_np.sweeps.sweep import Sweep
 from picture_cases import LOAD, MADE, ONE_EACH, panels, texts
 from support import output_of
 from test_curves import BALANCED, MOVING, row
@@ -12,7 +13,6 @@ from test_curves import BALANCED, MOVING, row
 from eplb_np import Topology, in_order_plan, pictures, workloads
 from eplb_np.pictures.files import drawn
 from eplb_np.pictures.themes import THEMES
-from eplb_np.sweeps.sweep import Sweep
 
 PHONE = 358  # pixels of a phone's 390 that are left beside margins
 WIDE = in_order_plan(58, Topology(256, 288, 72, 4))
@@ -23,7 +23,7 @@ DRAW = {
     "replicas": lambda theme: pictures.replicas(MADE, LOAD, theme=theme),
     "expert_loads": lambda theme: pictures.expert_loads([LOAD, LOAD[::-1]], theme=theme),
     "replays": lambda theme: pictures.replays(
-        {"a planner": BALANCED, "another planner": MOVING}, theme=theme
+        {"a planner": BALANCED, f"another planner, {'which is long, ' * 9}": MOVING}, theme=theme
     ),
     "sweep_curves": lambda theme: pictures.sweep_curves(SWEPT, theme=theme),
     "split_batch": lambda theme: pictures.split_batch(MADE, LOAD, theme=theme),

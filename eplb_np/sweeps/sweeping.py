@@ -97,7 +97,7 @@ class Sweep:
         num_groups: int | None = None,
         policy: PolicyName | None = None,
     ) -> SweptCase:
-        """Find what to buy: the fewest slots that balance nearly as well as the best.
+        """Find what to buy: the least memory that balances nearly as well as the most.
 
         Parameters
         ----------
@@ -113,7 +113,8 @@ class Sweep:
         -------
         SweptCase
             Of the rows whose `SweptCase.judged` is at least ``1 - within`` times the highest, the
-            one with the fewest slots; of several, the best balanced; then the first.
+            one that takes the least memory on all GPUs, each as large as the largest:
+            ``num_gpus * slots_per_gpu``. Of several, the best balanced; then the first.
 
         Raises
         ------
@@ -151,7 +152,7 @@ class Sweep:
             raise ValueError(f"the sweep has no results{said and ' with '}{said}: ask for others")
         enough = (1 - given) * max(row.judged for row in rows)
         good = [row for row in rows if row.judged >= enough]
-        return min(good, key=lambda row: (row.num_replicas, -row.judged))
+        return min(good, key=lambda row: (row.num_gpus * row.slots_per_gpu, -row.judged))
 
     def to_dataframe(self) -> DataFrame:
         """Return the rows as a table of pandas.
@@ -223,8 +224,9 @@ def sweep(
     ------
     ValueError
         If the load is not valid or has no more than ``first_window`` windows, a case does not
-        fit, ``path`` holds something else than results of this sweep, or ``distributed`` is not
-        installed.
+        fit, or ``path`` holds something else than results of this sweep.
+    ModuleNotFoundError
+        If ``distributed`` is asked for and not installed.
     OSError
         If the file cannot be written; a `ChildProcessError` if processes are killed again and
         again; a `ConnectionError` if the cluster does not answer or cannot work.
