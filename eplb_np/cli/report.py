@@ -48,7 +48,7 @@ from eplb_np.planning import in_order_plan, make_plan
 from eplb_np.policies import PolicyName
 from eplb_np.sweeps.cases import Grid, grid
 from eplb_np.sweeps.measure import as_judging
-from eplb_np.sweeps.sweep import WITHIN, ask, running
+from eplb_np.sweeps.sweeping import WITHIN, ask, running
 from eplb_np.topology import Topology
 
 POLICY = cast(PolicyName, DEFAULT_POLICY)
@@ -119,12 +119,12 @@ def report(
         "loads": said_loads(loads.name, recorded),
         "deployment": said_deployment(topology),
         "slots": sizes.said(topology),
+        **headlines(found, typed),
         "written to": written_name(output),
     }
-    notes = (*headlines(found, typed), *recorded.notes)
     print_rows(
         {name: said for name, said in lines.items() if said},
-        notes,
+        recorded.notes,
         sys.stderr if is_dash(output) else sys.stdout,
     )
 
@@ -196,7 +196,7 @@ def _find(
 def _page(found: Findings, typed: Typed) -> str:
     name = printable(name_of(typed.loads.path or Path()))
     shape = said_loads(name, found.recorded)
-    head = [paragraph(shape), bullets(headlines(found, typed))]
+    head = [paragraph(shape), bullets(headlines(found, typed).values())]
     if typed.loads.path is not None and is_dash(typed.loads.path):
         head.append(paragraph("In the commands, LOADS is what came from standard input."))
     foot = f"Made by eplb-np {__version__}. The page loads nothing from elsewhere."

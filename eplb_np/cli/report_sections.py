@@ -33,7 +33,7 @@ from eplb_np.pictures.themes import ThemeName
 from eplb_np.plan import Plan
 from eplb_np.summaries import PlanSummary
 from eplb_np.sweeps.measure import SweptCase
-from eplb_np.sweeps.sweep import Sweep
+from eplb_np.sweeps.sweeping import Sweep
 from eplb_np.topology import Topology
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Findings:
     within: float
 
 
-def headlines(found: Findings, typed: Typed) -> list[str]:
+def headlines(found: Findings, typed: Typed) -> dict[str, str]:
     """Say what matters, in a few sentences."""
     knee, moved = found.knee, found.moved
     before = 1 / found.before.balancedness(found.recorded.load)
@@ -75,14 +75,18 @@ def headlines(found: Findings, typed: Typed) -> list[str]:
             f"Move {moved.fetched:,} replicas for it, {moved.share_of_slots:.1%} of all slots, at "
             f"most {moved.most_on_one_gpu} to one GPU."
         )
-    return [
-        f"The busiest GPU carries {before:.2f} times the mean with {start}, and "
-        f"{1 / found.summary.balancedness:.2f} times with {said_plan(found, typed)}. No plan for "
-        f"these sizes gets below {1 / found.summary.at_most:.2f}.",
-        move,
-        f"Buy {knee.slots_per_gpu} slots of a layer on each of {knee.num_gpus} GPUs: more gain "
-        f"less than {found.within:.0%}.",
-    ]
+    return {
+        "balance": (
+            f"The busiest GPU carries {before:.2f} times the mean with {start}, and "
+            f"{1 / found.summary.balancedness:.2f} times with {said_plan(found, typed)}. No plan "
+            f"for these sizes gets below {1 / found.summary.at_most:.2f}."
+        ),
+        "moves": move,
+        "buy": (
+            f"Buy {knee.slots_per_gpu} slots of a layer on each of {knee.num_gpus} GPUs: more gain "
+            f"less than {found.within:.0%}."
+        ),
+    }
 
 
 def said_plan(found: Findings, typed: Typed) -> str:

@@ -12,7 +12,7 @@ from test_curves import BALANCED, MOVING, row
 from eplb_np import Topology, in_order_plan, pictures, workloads
 from eplb_np.pictures.files import drawn
 from eplb_np.pictures.themes import THEMES
-from eplb_np.sweeps.sweep import Sweep
+from eplb_np.sweeps.sweeping import Sweep
 
 PHONE = 358  # pixels of a phone's 390 that are left beside margins
 WIDE = in_order_plan(58, Topology(256, 288, 72, 4))
