@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IN_ORDER = "in-order"
+HEAVY_NODE = 1.02
+"""Times the mean from which a node's load is worth a sentence."""
+
 HOTTEST = 10
 MOST_BUSY_GPUS = 8
 MOST_NOTES = 20
@@ -75,7 +78,7 @@ def headlines(found: Findings, typed: Typed) -> dict[str, str]:
             f"Move {moved.fetched:,} replicas for it, {moved.share_of_slots:.1%} of all slots, at "
             f"most {moved.most_on_one_gpu} to one GPU."
         )
-    return {
+    said = {
         "balance": (
             f"The busiest GPU carries {before:.2f} times the mean with {start}, and "
             f"{1 / found.summary.balancedness:.2f} times with {said_plan(found, typed)}. No plan "
@@ -87,6 +90,13 @@ def headlines(found: Findings, typed: Typed) -> dict[str, str]:
             f"less than {found.within:.0%}."
         ),
     }
+    share = found.summary.node_share
+    if found.plan.placement == "hierarchical" and share > HEAVY_NODE:
+        said["nodes"] = (
+            f"The busiest node carries {share:.2f} times the mean. No plan can help that while "
+            "groups of experts stay on one node."
+        )
+    return said
 
 
 def said_plan(found: Findings, typed: Typed) -> str:
