@@ -32,6 +32,7 @@ AT_MOST = "at most, any plan"
 
 @click.command(
     "compare",
+    short_help="Compare policies: balance, doubles, moves and time.",
     epilog=epilog(
         "eplb-np compare loads.json --gpus 32",
         "eplb-np compare loads.json --current plan.json",

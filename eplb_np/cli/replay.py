@@ -58,6 +58,7 @@ def _complete(context: click.Context, option: click.Parameter, typed: str) -> li
 
 @click.command(
     "replay",
+    short_help="Replay a history through several ways to plan.",
     epilog=epilog(
         "eplb-np replay windows.npy --gpus 32",
         "eplb-np replay windows.npy --gpus 32 --planners once,mend --first-window 8",

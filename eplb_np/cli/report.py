@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +23,12 @@ from eplb_np.cli.options import (
     Sizes,
     a_file,
     epilog,
+    json_option,
     loads_options,
     sizes_options,
     topology_from,
 )
-from eplb_np.cli.output import print_rows, progress
+from eplb_np.cli.output import print_json, print_rows, progress
 from eplb_np.cli.plan_files import read_plan_file
 from eplb_np.cli.report_sections import Findings, headlines, sections_of
 from eplb_np.cli.report_typed import Typed
@@ -37,6 +37,7 @@ from eplb_np.cli.streams import (
     check_one_reader,
     is_dash,
     name_of,
+    stream_beside,
     write_through,
     written_name,
 )
@@ -74,6 +75,7 @@ POLICY = cast(PolicyName, DEFAULT_POLICY)
 @windows_options
 @expert_bytes_option
 @click.option("-o", "--output", type=a_file, required=True, help="Page of HTML to write.")
+@json_option
 def report(
     loads: Loads,
     sizes: Sizes,
@@ -82,6 +84,7 @@ def report(
     num_windows: int,
     expert_bytes: int | None,
     output: Path,
+    as_json: bool,
 ) -> None:
     """Write one page of HTML on LOADS, with pictures and with the commands for each part.
 
@@ -119,14 +122,15 @@ def report(
         "loads": said_loads(loads.name, recorded),
         "deployment": said_deployment(topology),
         "slots": sizes.said(topology),
+        **headlines(found, typed),
         "written to": written_name(output),
     }
-    notes = (*headlines(found, typed), *recorded.notes)
-    print_rows(
-        {name: said for name, said in lines.items() if said},
-        notes,
-        sys.stderr if is_dash(output) else sys.stdout,
-    )
+    lines = {name: said for name, said in lines.items() if said}
+    to = stream_beside(output)
+    if as_json:
+        print_json({**lines, "notes": list(recorded.notes)}, to)
+    else:
+        print_rows(lines, recorded.notes, to)
 
 
 def _check(output: Path, *sources: Path | None) -> None:
@@ -194,10 +198,13 @@ def _find(
 
 
 def _page(found: Findings, typed: Typed) -> str:
-    name = printable(name_of(typed.loads.path or Path()))
-    shape = said_loads(name, found.recorded)
-    head = [paragraph(shape), bullets(headlines(found, typed))]
-    if typed.loads.path is not None and is_dash(typed.loads.path):
+    path = typed.loads.path or Path()
+    short = name_of(path) if is_dash(path) or not path.name else printable(path.name)
+    head = [
+        paragraph(said_loads(name_of(path), found.recorded)),
+        bullets(headlines(found, typed).values()),
+    ]
+    if is_dash(path):
         head.append(paragraph("In the commands, LOADS is what came from standard input."))
     foot = f"Made by eplb-np {__version__}. The page loads nothing from elsewhere."
-    return page(f"Expert loads of {name}", head, sections_of(found, typed), foot)
+    return page(f"Expert loads of {short}", head, sections_of(found, typed), foot)
