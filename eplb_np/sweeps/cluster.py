@@ -27,8 +27,8 @@ def measure_on_cluster(
 
     The loads go to the cluster once. They are the result of a task, so that they are there again
     when the only worker that held them is gone; data that is scattered would be lost. Raises
-    ``ModuleNotFoundError`` without `distributed`, and ``ConnectionError`` if the cluster cannot be reached
-    or cannot work.
+    ``ModuleNotFoundError`` without ``distributed``, and ``ConnectionError`` if the cluster cannot
+    be reached or cannot work.
     """
     client = _connect(address)
     try:

@@ -67,14 +67,6 @@ def serve(ours: Any, loads: SweptLoads, judging: Judging) -> None:
                 ours.send(type(error)(f"{case}: {error}"))
 
 
-def measure_here(
-    cases: Sequence[Case], loads: SweptLoads, judging: Judging
-) -> Generator[SweptCase]:
-    """Measure the cases in this process, one after another."""
-    for case in cases:
-        yield measure(case, loads, judging)
-
-
 def measure_in_processes(
     cases: Sequence[Case], loads: SweptLoads, judging: Judging, num_jobs: int
 ) -> Generator[SweptCase]:

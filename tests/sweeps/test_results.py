@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import fewer, refusal, refused
 
-from eplb_np.sweeps import grid, processes, sweep
+from eplb_np.sweeps import grid, sweep, sweeping
 from eplb_np.sweeps.measure import as_judging
 from eplb_np.sweeps.results import LARGEST_FILE, ResultsFile
 from eplb_np.sweeps.sweeping import ask, running
@@ -28,13 +28,13 @@ def path(tmp_path):
 def measured(monkeypatch):
     """The cases that are measured from now on."""
     cases = []
-    measure = processes.measure
+    measure = sweeping.measure
 
     def note(case, *others):
         cases.append(case)
         return measure(case, *others)
 
-    monkeypatch.setattr(processes, "measure", note)
+    monkeypatch.setattr(sweeping, "measure", note)
     return cases
 
 
