@@ -119,12 +119,12 @@ def report(
         "loads": said_loads(loads.name, recorded),
         "deployment": said_deployment(topology),
         "slots": sizes.said(topology),
+        **headlines(found, typed),
         "written to": written_name(output),
     }
-    notes = (*headlines(found, typed), *recorded.notes)
     print_rows(
         {name: said for name, said in lines.items() if said},
-        notes,
+        recorded.notes,
         sys.stderr if is_dash(output) else sys.stdout,
     )
 
@@ -194,10 +194,13 @@ def _find(
 
 
 def _page(found: Findings, typed: Typed) -> str:
-    name = printable(name_of(typed.loads.path or Path()))
-    shape = said_loads(name, found.recorded)
-    head = [paragraph(shape), bullets(headlines(found, typed))]
-    if typed.loads.path is not None and is_dash(typed.loads.path):
+    path = typed.loads.path or Path()
+    short = name_of(path) if is_dash(path) or not path.name else printable(path.name)
+    head = [
+        paragraph(said_loads(name_of(path), found.recorded)),
+        bullets(headlines(found, typed).values()),
+    ]
+    if is_dash(path):
         head.append(paragraph("In the commands, LOADS is what came from standard input."))
     foot = f"Made by eplb-np {__version__}. The page loads nothing from elsewhere."
-    return page(f"Expert loads of {name}", head, sections_of(found, typed), foot)
+    return page(f"Expert loads of {short}", head, sections_of(found, typed), foot)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IN_ORDER = "in-order"
+HEAVY_NODE = 1.02
+"""Times the mean from which a node's load is worth a sentence."""
+
 HOTTEST = 10
 MOST_BUSY_GPUS = 8
 MOST_NOTES = 20
@@ -64,7 +67,7 @@ class Findings:
     within: float
 
 
-def headlines(found: Findings, typed: Typed) -> list[str]:
+def headlines(found: Findings, typed: Typed) -> dict[str, str]:
     """Say what matters, in a few sentences."""
     knee, moved = found.knee, found.moved
     before = 1 / found.before.balancedness(found.recorded.load)
@@ -75,14 +78,25 @@ def headlines(found: Findings, typed: Typed) -> list[str]:
             f"Move {moved.fetched:,} replicas for it, {moved.share_of_slots:.1%} of all slots, at "
             f"most {moved.most_on_one_gpu} to one GPU."
         )
-    return [
-        f"The busiest GPU carries {before:.2f} times the mean with {start}, and "
-        f"{1 / found.summary.balancedness:.2f} times with {said_plan(found, typed)}. No plan for "
-        f"these sizes gets below {1 / found.summary.at_most:.2f}.",
-        move,
-        f"Buy {knee.slots_per_gpu} slots of a layer on each of {knee.num_gpus} GPUs: more gain "
-        f"less than {found.within:.0%}.",
-    ]
+    said = {
+        "balance": (
+            f"The busiest GPU carries {before:.2f} times the mean with {start}, and "
+            f"{1 / found.summary.balancedness:.2f} times with {said_plan(found, typed)}. No plan "
+            f"for these sizes gets below {1 / found.summary.at_most:.2f}."
+        ),
+        "moves": move,
+        "buy": (
+            f"Buy {knee.slots_per_gpu} slots of a layer on each of {knee.num_gpus} GPUs: more gain "
+            f"less than {found.within:.0%}."
+        ),
+    }
+    share = found.summary.node_share
+    if found.plan.placement == "hierarchical" and share > HEAVY_NODE:
+        said["nodes"] = (
+            f"The busiest node carries {share:.2f} times the mean. No plan can help that while "
+            "groups of experts stay on one node."
+        )
+    return said
 
 
 def said_plan(found: Findings, typed: Typed) -> str:

@@ -175,6 +175,26 @@ def test_from_the_plan_in_use(written, command, made):
     assert plan[2:5] == ["loads.npy", "--current", "old.json"]
 
 
+def test_a_heavy_node_is_pointed_out(written, files, made):
+    load = np.ones((2, 12))
+    load[:, :3] = 50
+    np.save(files / "heavy.npy", load)
+    _, page, out = written("heavy.npy", *SIZES)
+    said = "The busiest node carries 1.92 times the mean. No plan can help that"
+    assert any(text.startswith(said) for text in page.text_of("li"))
+    assert said in out
+    _, page, _ = written("heavy.npy", "--gpus", "8", "--nodes", "2")  # global placement
+    assert not any(text.startswith("The busiest node") for text in page.text_of("li"))
+
+
+def test_titles_are_short(written, files):
+    (files / "folder").mkdir()
+    (files / "loads.npy").rename(files / "folder" / "loads.npy")
+    _, page, _ = written("folder/loads.npy", *SIZES)
+    assert page.text_of("title") == ["Expert loads of loads.npy"]
+    assert any(text.startswith("folder/loads.npy (numpy): 2 MoE") for text in page.text_of("p"))
+
+
 def test_nothing_to_move(written, made):
     _, page, _ = written("loads.npy", "--current", "new.json")
     assert "Nothing has to be moved." in page.text_of("li")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from eplb_np.sweeps.sweep import Sweep
 from picture_cases import LOAD, MADE, line_named, panels, title_of
 from support import refused
 
@@ -10,6 +9,7 @@ from eplb_np import Topology, in_order_plan, make_plan, pictures
 from eplb_np.pictures.expert_loads import sorted_shares, staying_share
 from eplb_np.replay import Replay
 from eplb_np.sweeps import SweptCase
+from eplb_np.sweeps.sweeping import Sweep
 
 BALANCED = Replay(np.full(4, 9.0), np.full(4, 10.0), np.array([0, 3, 0, 2]), np.ones(4), 50, 2)
 MOVING = Replay(np.full(4, 8.0), np.full(4, 10.0), np.array([0, 40, 41, 39]), np.ones(4), 50, 2)

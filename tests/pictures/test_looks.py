@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from eplb_np.sweeps.sweep import Sweep
 from picture_cases import LOAD, MADE, ONE_EACH, panels, texts
 from support import output_of
 from test_curves import BALANCED, MOVING, row
@@ -13,6 +12,7 @@ from test_curves import BALANCED, MOVING, row
 from eplb_np import Topology, in_order_plan, pictures, workloads
 from eplb_np.pictures.files import drawn
 from eplb_np.pictures.themes import THEMES
+from eplb_np.sweeps.sweeping import Sweep
 
 PHONE = 358  # pixels of a phone's 390 that are left beside margins
 WIDE = in_order_plan(58, Topology(256, 288, 72, 4))
