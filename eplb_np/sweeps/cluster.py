@@ -37,7 +37,7 @@ def measure_on_cluster(
         cluster = _Cluster(client, loads, judging)
         running = {cluster.start(case): case for case in cases}
         deaths = dict.fromkeys(cases, 0)
-        completed: Any = as_completed(running, loop=client.loop)  # type: ignore[no-untyped-call,unused-ignore]
+        completed: Any = as_completed(running, loop=client.loop)
         for future in completed:
             case = running.pop(future)
             try:
@@ -116,7 +116,7 @@ def _connect(address: str) -> Any:
             f"{error.name} is not installed: run pip install 'eplb-np[dask]'", name=error.name
         ) from None
     client = _answered(
-        lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False),  # type: ignore[no-untyped-call,unused-ignore]
+        lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False),
         address,
     )
     try:
