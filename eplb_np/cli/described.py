@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from eplb_np.cli.rows import deployment_of, placement_of
 from eplb_np.cli.streams import name_of
 from eplb_np.io import RecordedLoads
 from eplb_np.topology import Topology
@@ -48,15 +49,7 @@ def said_loads(name: str, recorded: RecordedLoads) -> str:
 
 def said_deployment(topology: Topology) -> str:
     """Say the sizes of a deployment."""
-    nodes = "" if topology.num_nodes == 1 else f" on {topology.num_nodes} nodes"
-    groups = "" if topology.num_groups == 1 else f", {topology.num_groups} groups"
-    slots = f"{int(topology.active_slots[topology.active_slots > 0].min())}"
-    if slots != str(topology.slots_per_gpu):
-        slots += f" or {topology.slots_per_gpu}"
-    return (
-        f"{topology.num_experts} experts in {topology.num_replicas} slots on {topology.num_gpus} "
-        f"GPUs{nodes}{groups}: {slots} on each GPU, {topology.placement} placement"
-    )
+    return f"{deployment_of(topology)}, {placement_of(topology)}"
 
 
 def check_history(path: Path, recorded: RecordedLoads) -> None:

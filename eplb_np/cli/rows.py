@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from eplb_np.plan import Plan
 from eplb_np.summaries import PlanSummary
+from eplb_np.topology import Topology
 
 EVEN = 1.00005
 """Below this, the busiest node carries what the mean node does, in the digits that are printed."""
@@ -21,7 +22,11 @@ def filled(rows: Mapping[str, str]) -> dict[str, str]:
 
 def deployment(plan: Plan) -> str:
     """Say which experts are on which GPUs, in numbers."""
-    sizes = plan.topology
+    return deployment_of(plan.topology)
+
+
+def deployment_of(sizes: Topology) -> str:
+    """Say how many experts, slots, GPUs and nodes there are."""
     slots = sizes.active_slots[sizes.active_slots > 0]
     least, most = int(slots.min()), int(slots.max())
     each = f"{most}" if least == most else f"{least} or {most}"
@@ -37,11 +42,15 @@ def deployment(plan: Plan) -> str:
 
 def policy(plan: Plan) -> str:
     """Say who made the plan, and whether groups stay on nodes."""
-    sizes = plan.topology
+    return f"{plan.policy}, {placement_of(plan.topology)}"
+
+
+def placement_of(sizes: Topology) -> str:
+    """Say whether groups stay on nodes, and if they cannot, why."""
     why = ""
     if sizes.num_groups % sizes.num_nodes:
         why = f" ({sizes.num_nodes} nodes do not divide {sizes.num_groups} groups)"
-    return f"{plan.policy}, {plan.placement} placement{why}"
+    return f"{sizes.placement} placement{why}"
 
 
 def nodes(plan: Plan, found: PlanSummary) -> str:

@@ -27,8 +27,8 @@ def measure_on_cluster(
 
     The loads go to the cluster once. They are the result of a task, so that they are there again
     when the only worker that held them is gone; data that is scattered would be lost. Raises
-    ``ModuleNotFoundError`` without `distributed`, and ``ConnectionError`` if the cluster cannot be reached
-    or cannot work.
+    ``ModuleNotFoundError`` without ``distributed``, and ``ConnectionError`` if the cluster cannot
+    be reached or cannot work.
     """
     client = _connect(address)
     try:
@@ -37,7 +37,7 @@ def measure_on_cluster(
         cluster = _Cluster(client, loads, judging)
         running = {cluster.start(case): case for case in cases}
         deaths = dict.fromkeys(cases, 0)
-        completed: Any = as_completed(running, loop=client.loop)  # type: ignore[no-untyped-call,unused-ignore]
+        completed: Any = as_completed(running, loop=client.loop)
         for future in completed:
             case = running.pop(future)
             try:
@@ -116,7 +116,7 @@ def _connect(address: str) -> Any:
             f"{error.name} is not installed: run pip install 'eplb-np[dask]'", name=error.name
         ) from None
     client = _answered(
-        lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False),  # type: ignore[no-untyped-call,unused-ignore]
+        lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False),
         address,
     )
     try:

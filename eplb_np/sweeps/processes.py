@@ -10,6 +10,7 @@ from multiprocessing import connection, process, resource_tracker
 from typing import Any, TypeAlias
 
 from eplb_np.sweeps.cases import Case
+from eplb_np.sweeps.interrupts import interrupts_held
 from eplb_np.sweeps.measure import Judging, SweptCase, SweptLoads, load_kernels, measure
 
 MOST_DEATHS = 3
@@ -30,7 +31,7 @@ class Worker:
         self.process: process.BaseProcess = spawn.Process(
             target=serve, args=(theirs, loads, judging), daemon=True
         )
-        with _interrupts_held():
+        with _starting():
             self.process.start()
         theirs.close()  # so that reading fails once the process is gone
 
@@ -65,14 +66,6 @@ def serve(ours: Any, loads: SweptLoads, judging: Judging) -> None:
                 ours.send(measure(case, loads, judging))
             except (ValueError, MemoryError) as error:
                 ours.send(type(error)(f"{case}: {error}"))
-
-
-def measure_here(
-    cases: Sequence[Case], loads: SweptLoads, judging: Judging
-) -> Generator[SweptCase]:
-    """Measure the cases in this process, one after another."""
-    for case in cases:
-        yield measure(case, loads, judging)
 
 
 def measure_in_processes(
@@ -125,26 +118,18 @@ def _check_deaths(case: Case, deaths: int) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
+def _starting() -> Iterator[None]:
     """Let Ctrl-C come after this block, and never to a process that is started in it.
 
     In a process that is just starting it would be a traceback, as would half a start.
     """
-    came: list[object] = []
-    try:
-        before = signal.signal(signal.SIGINT, lambda *given: came.append(given))
-    except ValueError:  # another thread than the main one, which hears of no signal
-        yield
-        return
-    mask = None
-    if hasattr(signal, "pthread_sigmask"):
+    with interrupts_held() as here:
+        if not here or not hasattr(signal, "pthread_sigmask"):
+            yield
+            return
         resource_tracker.ensure_running()  # it would change the mask, if it were started inside
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-        if came:
-            signal.raise_signal(signal.SIGINT)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -21,6 +21,7 @@ from eplb_np._files.json_text import parse_json
 from eplb_np._files.reading import printable, reading
 from eplb_np._files.targets import target_of
 from eplb_np.sweeps.cases import Case
+from eplb_np.sweeps.interrupts import interrupts_held
 from eplb_np.sweeps.measure import SweptCase
 
 FORMAT = "eplb_np.sweep"
@@ -65,8 +66,9 @@ class ResultsFile:
 
     def append(self, swept: SweptCase) -> None:
         """Write the results of a case, and wait until the disk has them."""
-        self._append(asdict(swept))
-        self.done[swept.case] = swept
+        with interrupts_held():  # what is written is also known to be
+            self._append(asdict(swept))
+            self.done[swept.case] = swept
 
     def close(self) -> None:
         """Let others add to the file."""

@@ -22,9 +22,9 @@ from eplb_np.sweeps.measure import (
     SweptLoads,
     as_judging,
     as_swept_loads,
+    measure,
     version,
 )
-from eplb_np.sweeps.processes import measure_here, measure_in_processes
 from eplb_np.sweeps.results import ResultsFile
 
 if TYPE_CHECKING:
@@ -289,9 +289,11 @@ class Running:
 
             swept = measure_on_cluster(cases, loads, judging, dask)
         elif num_jobs > 1 and len(cases) > 1:
+            from eplb_np.sweeps.processes import measure_in_processes
+
             swept = measure_in_processes(cases, loads, judging, num_jobs)
         else:
-            swept = measure_here(cases, loads, judging)
+            swept = (measure(case, loads, judging) for case in cases)
         with contextlib.closing(swept):  # its processes end, too, where this stops
             for row in swept:
                 if self._file is not None:

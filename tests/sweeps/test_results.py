@@ -2,12 +2,13 @@
 
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
 from support import fewer, refusal, refused
 
-from eplb_np.sweeps import grid, processes, sweep
+from eplb_np.sweeps import grid, sweep, sweeping
 from eplb_np.sweeps.measure import as_judging
 from eplb_np.sweeps.results import LARGEST_FILE, ResultsFile
 from eplb_np.sweeps.sweeping import ask, running
@@ -28,13 +29,13 @@ def path(tmp_path):
 def measured(monkeypatch):
     """The cases that are measured from now on."""
     cases = []
-    measure = processes.measure
+    measure = sweeping.measure
 
     def note(case, *others):
         cases.append(case)
         return measure(case, *others)
 
-    monkeypatch.setattr(processes, "measure", note)
+    monkeypatch.setattr(sweeping, "measure", note)
     return cases
 
 
@@ -167,6 +168,27 @@ def test_a_huge_file_is_refused_at_once(tmp_path):
         file.truncate(LARGEST_FILE + 1)
     imports = "import numpy as np\nfrom eplb_np.sweeps.results import ResultsFile"
     assert "MiB" in refusal("(lambda path: ResultsFile(path, {}))", path, imports)
+
+
+def test_ctrl_c_while_a_line_is_written_comes_after_it(tmp_path, monkeypatch):
+    """Else a case would be in the file that is said not to be done."""
+    asked = ask(LOAD, CASES, as_judging(1, 8, None))
+    fsync = os.fsync
+
+    def interrupted(file):
+        os.kill(os.getpid(), signal.SIGINT)
+        fsync(file)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with running(asked, tmp_path / "s.jsonl") as run:
+            monkeypatch.setattr("os.fsync", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                list(run.missing())
+            assert [row.case for row in run.result().rows] == [CASES[0]]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len((tmp_path / "s.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_full_disk_names_the_file(path, monkeypatch):

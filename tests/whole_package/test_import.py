@@ -14,6 +14,8 @@ HEAVY = [
     "tensorflow",
     "matplotlib",
     "pandas",
+    "distributed",
+    "multiprocessing",
     "click",
     "rich",
     "scipy",
