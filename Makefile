@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-slow test-lowest lint docs bench dashboard bench-check clean
 
 demo: $(VENV)/demo
-	$(BIN)/eplb-np plan --replicas 288 --gpus 32 --nodes 4 --groups 8
+	$(BIN)/eplb-np plan --gpus 32 --nodes 4 --groups 8
 
 # Kernels as Python, where coverage sees into them and bad indices are errors, then compiled.
 PARALLEL := -n auto --maxprocesses 8

@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import bridges
+import command_page
 import engines
 import numba
 import numpy as np
@@ -23,9 +24,14 @@ from support import engine_modules
 
 import eplb_np
 import eplb_np.engines.metrics
+from eplb_np._interrupts import STOPPED
+from eplb_np.cli import command
+from eplb_np.cli.errors import BAD_INPUT, NOT_WRITTEN
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+
+needs_jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_JIT is set")
 
 
 def test_api_reference_has_every_public_name_and_no_other() -> None:
@@ -36,9 +42,10 @@ def test_api_reference_has_every_public_name_and_no_other() -> None:
     found: dict[str, set[str]] = {}
     for name, text in zip(parts[::2], parts[1::2], strict=True):
         found.setdefault(name, set()).update(directive.findall(text))
-    rooms = (eplb_np.cuda, eplb_np.io, eplb_np.replay, eplb_np.workloads, *engine_modules())
+    names = ("comparison", "cuda", "io", "pictures", "replay", "sweeps", "workloads")
+    rooms = (*(getattr(eplb_np, name) for name in names), *engine_modules())
     expected = {room.__name__: set(room.__all__) for room in rooms}
-    expected["eplb_np"] = set(eplb_np.__all__) - {"cuda", "io", "replay", "workloads"}
+    expected["eplb_np"] = set(eplb_np.__all__) - set(names)
     assert found == expected
 
 
@@ -74,6 +81,22 @@ def test_links_to_files_lead_somewhere(pages: str) -> None:
     for source in sources:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", source.read_text()):
             assert (source.parent / target).exists(), f"{source.name} links to {target}"
+
+
+@needs_jit
+def test_the_page_of_the_command_shows_what_commands_print() -> None:
+    """If not, ``python docs/studies/command_page.py docs/command.md`` writes it anew."""
+    page = (DOCS / "command.md").read_text()
+    printed = command_page.run_page(page)
+    assert command_page.without_times(printed) == command_page.without_times(page)
+
+
+def test_the_page_of_the_command_has_every_command_and_exit_code() -> None:
+    page = (DOCS / "command.md").read_text()
+    sections = set(re.findall(r"^## (.+)$", page, re.MULTILINE))
+    assert sections >= set(command.commands)
+    for code in (0, NOT_WRITTEN, BAD_INPUT, STOPPED):
+        assert f"| {code} |" in page
 
 
 def small_load() -> np.ndarray:
@@ -124,7 +147,6 @@ def test_pictures_are_small_and_shown() -> None:
 
 
 few_profiles = eplb_np.workloads.related_profiles(eplb_np.workloads.skewed_load(1, 256), 3)
-needs_jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_JIT is set")
 
 
 @needs_jit

@@ -5,7 +5,7 @@ an underscore are private.
 """
 
 from eplb_np import _interrupts as _interrupts  # first, so that it is in time
-from eplb_np import cuda, io, replay, workloads
+from eplb_np import comparison, cuda, io, pictures, replay, sweeps, workloads
 from eplb_np.bounds import lower_bound
 from eplb_np.dispatch import Splitter, assign, make_quotas, split_load
 from eplb_np.mending.limits import MoveLimits
@@ -27,6 +27,7 @@ from eplb_np.published import (
     replicate_experts,
 )
 from eplb_np.rebalancer import Rebalancer
+from eplb_np.summaries import PlanSummary
 from eplb_np.topology import Topology
 from eplb_np.warming import warmup
 
@@ -37,6 +38,7 @@ __all__ = [
     "MoveLimits",
     "Moves",
     "Plan",
+    "PlanSummary",
     "Proposal",
     "Rebalancer",
     "Splitter",
@@ -44,6 +46,7 @@ __all__ = [
     "assign",
     "balanced_packing",
     "balancedness",
+    "comparison",
     "cuda",
     "gpu_load",
     "in_order_plan",
@@ -53,12 +56,14 @@ __all__ = [
     "make_plan",
     "make_quotas",
     "moved_replicas",
+    "pictures",
     "rebalance_experts",
     "rebalance_experts_hierarchical",
     "replay",
     "replica_load",
     "replicate_experts",
     "split_load",
+    "sweeps",
     "warmup",
     "workloads",
 ]

@@ -173,9 +173,9 @@ def moved_replicas(
     -------
     int
         Replicas that a GPU needs and does not hold, summed over GPUs and layers. An expert that
-        a GPU needs twice counts twice. Which slot of its GPU a replica is in does not matter.
-        `Moves.num_fetched` differs only if a GPU is to hold an expert more often than before and
-        held it before.
+        a GPU needs twice counts twice, although one copy of its weights has to travel:
+        `Moves.num_fetched` counts it once. Without an expert twice on a GPU the two are equal.
+        Which slot of its GPU a replica is in does not matter.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,28 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from eplb_np import metrics
 from eplb_np._arguments import as_list, as_size, check_is, is_one_of, one_line
-from eplb_np._files.archive import ArchiveFormat
 from eplb_np._loads.host import as_array, of_layers
+from eplb_np._notebook import as_frame
 from eplb_np.bounds import lower_bound
 from eplb_np.maps.homes import away_from_home
 from eplb_np.maps.log2phy import make_log2phy
 from eplb_np.maps.maps import Maps, aligned_copy, as_plan_array, check_maps, count_replicas
 from eplb_np.moves.moves import Moves, moves_between
+from eplb_np.plan_files import PLAN_FILE, fields_of_file
 from eplb_np.policies import Device, Split, check_split, function_named, log2phy_width
+from eplb_np.summaries import Placed, PlanSummary, plan_html, slot_columns, summarize
 from eplb_np.topology import Placement, Topology, stored_sizes
-
-PLAN_FILE = ArchiveFormat(
-    "eplb_np.plan",
-    version=1,
-    suffixes=(".json", ".npz"),
-    needed=("dtype", "moe_layer_ids", "phy2log", "phyrank", "policy", "topology"),
-    tables=("phy2log", "phyrank"),
-    numbers=lambda header: (
-        2 * len(header["moe_layer_ids"]) * Topology(**header["topology"]).num_replicas
-    ),
-    sized_by="topology and moe_layer_ids",
-    complaint=" is not a plan that Plan.save wrote",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -373,6 +362,45 @@ class Plan:
         """
         return lower_bound(self._planned_rows(load), self.topology)
 
+    def summary(self, load: ArrayLike) -> PlanSummary:
+        """Summarize the plan under a load: balance, its bound, nodes, replicas.
+
+        Parameters
+        ----------
+        load : array_like, shape [L, E]
+            Load of each logical expert, in any unit. Replicas share it evenly.
+
+        Returns
+        -------
+        PlanSummary
+            A dozen numbers.
+
+        Raises
+        ------
+        ValueError
+            If ``load`` is not a valid load for the plan.
+
+        Notes
+        -----
+        O(L P log P), and up to O(60 L E) for the bound.
+
+        Examples
+        --------
+        >>> from eplb_np import in_order_plan, Topology
+        >>> plan = in_order_plan(1, Topology(4, 6, num_gpus=2))
+        >>> plan.phy2log.tolist()
+        [[0, 1, 2, 3, 0, 1]]
+        >>> summary = plan.summary([[90, 10, 30, 10]])
+        >>> round(summary.balancedness, 3), round(summary.at_most, 3), summary.most_replicas
+        (0.875, 1.0, 2)
+        """
+        rows = self._planned_rows(load)
+        return summarize(self._placed, self.gpu_load(rows), lower_bound(rows, self.topology))
+
+    @property
+    def _placed(self) -> Placed:
+        return Placed(self.phy2log, self.logcnt, self.topology, self.moe_layer_ids or ())
+
     def moves_from(self, other: Plan) -> Moves:
         """List the moves from another plan to this one: who fetches what from where.
 
@@ -437,6 +465,26 @@ class Plan:
         check_maps(self.phy2log, self.phyrank, self.topology)
         check_layer_ids(self.moe_layer_ids or (), self.num_layers)
 
+    def to_dataframe(self) -> Any:
+        """Make a data frame with a row for each slot of each layer.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``layer_id``, ``slot``, ``gpu``, ``node``, ``expert`` and ``rank``, all
+            integers. The expert and the rank of an empty slot are -1.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If pandas is not installed.
+
+        Notes
+        -----
+        O(L P).
+        """
+        return as_frame(slot_columns(self._placed, self.phyrank))
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the plan to a ``.npz`` or ``.json`` file, atomically.
 
@@ -486,7 +534,7 @@ class Plan:
             If there is no such file.
         """
         with PLAN_FILE.reading(path) as content:
-            return plan_of_file(content)
+            return cls(*fields_of_file(content))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
@@ -508,21 +556,13 @@ class Plan:
             f"placement={self.placement!r})"
         )
 
+    def _repr_html_(self) -> str:
+        return plan_html(self._placed, self.policy)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Rebuild copies: their arrays become read-only too, and cached properties are dropped.
         fields = (self.phy2log, self.phyrank, self.topology, self.policy, self.moe_layer_ids)
         return Plan, (*fields, self.device)
-
-
-def plan_of_file(content: Mapping[str, Any]) -> Plan:
-    """Make a plan of what a file holds that `Plan.save` wrote, or raise any error."""
-    return Plan(
-        _as_integers(content["phy2log"], content["dtype"]),
-        _as_integers(content["phyrank"], content["dtype"]),
-        Topology(**content["topology"]),
-        str(content["policy"]),
-        content["moe_layer_ids"],
-    )
 
 
 def check_layer_ids(ids: Sequence[int], num_layers: int) -> tuple[int, ...]:
@@ -535,12 +575,3 @@ def check_layer_ids(ids: Sequence[int], num_layers: int) -> tuple[int, ...]:
     if len(checked) != num_layers or any(a >= b for a, b in pairwise(checked)):
         raise ValueError(f"moe_layer_ids={one_line(ids)} does not fit {num_layers} layers: {hint}")
     return checked
-
-
-def _as_integers(values: Any, dtype: str) -> NDArray[Any]:
-    """Cast an array of a file to the dtype that the file states, if that changes no value."""
-    given = np.asarray(values)
-    array = given.astype(dtype) if given.dtype.kind == "i" else None
-    if array is None or (array != given).any():
-        raise ValueError(f"its arrays hold values that are not {dtype} integers")
-    return array

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from eplb_np._notebook import rows_html
 from eplb_np.maps.homes import groups_are_home
 from eplb_np.moves.moves import Moves
 from eplb_np.plan import Plan
@@ -59,6 +60,19 @@ class Proposal:
     def stays(self) -> bool:
         """Whether to keep the plan in use: there is nothing to move."""
         return self.moves is not None and len(self.moves) == 0
+
+    def _repr_html_(self) -> str:
+        moves = "all of the plan: none was in use" if self.moves is None else str(self.moves)
+        rows = {
+            "reason": self.reason,
+            "cause": self.cause,
+            "moves": moves,
+            "expected balancedness": f"{self.expected_balancedness:.4f}",
+            "windows used": f"{self.windows_used:.1f}",
+            "workload changes": self.workload_changes,
+            "plan": self.plan,
+        }
+        return rows_html("Proposal", rows)
 
 
 class Known(NamedTuple):

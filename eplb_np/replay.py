@@ -6,35 +6,69 @@ Before every window a plan is made from the windows before it. It is judged on t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._arguments import as_size, check_is, one_line
 from eplb_np._loads.host import as_history
-from eplb_np.mending.limits import MoveLimits, check_limits
+from eplb_np._notebook import as_frame, rows_html
 from eplb_np.moves.fetches import count_fetches
 from eplb_np.plan import Plan
-from eplb_np.planning import make_plan
-from eplb_np.policies import PolicyName, Split, check_policy, check_split
-from eplb_np.rebalancer import Rebalancer
-from eplb_np.topology import Topology
+from eplb_np.planners import (
+    Planner,
+    knowing_the_future,
+    mending,
+    once,
+    planner_named,
+    replanning,
+)
+from eplb_np.policies import Split, check_split
+
+if TYPE_CHECKING:
+    from pandas import DataFrame  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 __all__ = [
     "Planner",
     "Replay",
+    "ReplayedWindow",
     "knowing_the_future",
     "mending",
     "once",
+    "planner_named",
     "replanning",
     "replay",
+    "replay_windows",
 ]
 
-Planner: TypeAlias = Callable[[NDArray[np.float32], Plan | None], Plan]
-"""Makes a plan from the windows so far, [w, L, E], and the plan in use, if any."""
+
+class ReplayedWindow(NamedTuple):
+    """What a planner gave for one window of a trace. Made by `replay_windows`.
+
+    Parameters
+    ----------
+    window : int
+        The window that was planned for.
+    mean_time, longest_time : float
+        Time of perfectly balanced GPUs, and time of the slowest GPU, both summed over the layers,
+        in units of load.
+    moved : int
+        Replicas that GPUs fetched before the window; 0 for the first plan.
+    seconds : float
+        Time that planning took, in seconds.
+    num_replicas : int
+        Slots of all layers together.
+    """
+
+    window: int
+    mean_time: float
+    longest_time: float
+    moved: int
+    seconds: float
+    num_replicas: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +86,8 @@ class Replay:
         Time that planning took, in seconds.
     num_replicas : int
         Slots of all layers together; the base of `moved_share`.
+    first_window : int, default: 1
+        The window of the first figures.
     """
 
     mean_time: NDArray[np.float64]
@@ -59,6 +95,34 @@ class Replay:
     moved: NDArray[np.int64]
     seconds: NDArray[np.float64]
     num_replicas: int
+    first_window: int = 1
+
+    @classmethod
+    def of_windows(cls, windows: Iterable[ReplayedWindow]) -> Replay:
+        """Collect what `replay_windows` yielded, all of it or the first part.
+
+        Parameters
+        ----------
+        windows : iterable of ReplayedWindow
+            Consecutive windows of one replay, at least one.
+
+        Returns
+        -------
+        Replay
+            Their results.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        rows = list(windows)
+        if not rows:
+            raise ValueError("no window was replayed: give one or more")
+        figures = np.array([(row.mean_time, row.longest_time, row.seconds) for row in rows])
+        mean, longest, seconds = np.ascontiguousarray(figures.T)
+        moved = np.array([row.moved for row in rows], np.int64)
+        return cls(mean, longest, moved, seconds, rows[0].num_replicas, rows[0].window)
 
     @property
     def window_balancedness(self) -> NDArray[np.float64]:
@@ -84,11 +148,49 @@ class Replay:
         """Median time of a replan, in milliseconds."""
         return float(np.median(self.seconds)) * 1e3
 
+    def to_dataframe(self) -> DataFrame:
+        """Return the figures of each window as a table of pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each window: ``window``, ``balancedness``, ``mean_time``, ``longest_time``,
+            ``moved``, ``moved_share`` (of all slots) and ``seconds``.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If pandas is not installed.
+        """
+        return as_frame(self.columns)
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Figures of each window, by name: the columns of `to_dataframe`."""
+        return {
+            "window": self.first_window + np.arange(len(self.moved)),
+            "balancedness": self.window_balancedness,
+            "mean_time": self.mean_time,
+            "longest_time": self.longest_time,
+            "moved": self.moved,
+            "moved_share": self.moved / self.num_replicas,
+            "seconds": self.seconds,
+        }
+
     def __repr__(self) -> str:
         return (
             f"Replay(balancedness {self.balancedness:.4f}, {self.moved_share:.2%} moved and "
             f"{self.milliseconds:.1f} ms per replan)"
         )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "windows": len(self.moved),
+            "GPU balancedness": f"{self.balancedness:.4f}",
+            "moved per replan": f"{self.moved_share:.2%} of all slots",
+            "time of a replan": f"{self.milliseconds:.1f} ms",
+        }
+        return rows_html("Replay", rows)
 
 
 def replay(
@@ -133,6 +235,45 @@ def replay(
     >>> mended.moved_share < 0.1 * replanned.moved_share
     True
     """
+    return Replay.of_windows(replay_windows(load, planner, first_window=first_window, split=split))
+
+
+def replay_windows(
+    load: ArrayLike, planner: Planner, *, first_window: int = 1, split: Split = "even"
+) -> Iterator[ReplayedWindow]:
+    """Replay a trace window by window: to show how far it is, or to stop and keep what is done.
+
+    Parameters
+    ----------
+    load : array_like, shape [W, L, E]
+        As for `replay`.
+    planner : callable
+        As for `replay`.
+    first_window : int, default: 1
+        First window to plan for, at least 1.
+    split : {"even", "best"}, default: "even"
+        As for `replay`.
+
+    Returns
+    -------
+    iterator of ReplayedWindow
+        One for each window from ``first_window`` on, each as soon as it is judged.
+        `Replay.of_windows` collects them.
+
+    Raises
+    ------
+    ValueError
+        As `replay`, when it is called, before any planning.
+
+    Examples
+    --------
+    >>> import eplb_np
+    >>> from eplb_np.replay import Replay, once, replay_windows
+    >>> topology = eplb_np.Topology(num_experts=4, num_replicas=6, num_gpus=2)
+    >>> windows = replay_windows(np.ones((3, 1, 4)), once(topology, "deepseek"))
+    >>> next(windows).window
+    1
+    """
     if not callable(planner):
         raise ValueError(f"planner={one_line(planner)} cannot be called: give one of this module")
     history = as_history(load, "load")
@@ -143,7 +284,12 @@ def replay(
             f"load has {len(history)} window(s), so first_window={first} leaves none to plan for: "
             f"give {first + 1} or more windows"
         )
-    rows: list[tuple[float, float, int, float]] = []
+    return _replayed(history, planner, first, split)
+
+
+def _replayed(
+    history: NDArray[np.float32], planner: Planner, first: int, split: Split
+) -> Iterator[ReplayedWindow]:
     current: Plan | None = None
     for window in range(first, len(history)):
         start = time.perf_counter()
@@ -155,122 +301,5 @@ def replay(
             moved = count_fetches(current.phy2log, plan.phy2log, plan.topology.gpu_of_slot)
         at_once = float(history[window].sum(dtype=np.float64)) / plan.topology.active_speed
         longest = float(plan.gpu_time(history[window], split=split).max(axis=1).sum())
-        rows.append((at_once, longest, moved, seconds))
         current = plan
-    mean_time, longest_time, moves, times = (np.array(column) for column in zip(*rows, strict=True))
-    return Replay(mean_time, longest_time, moves, times, plan.phy2log.size)
-
-
-def replanning(topology: Topology, policy: PolicyName = "hybrid", num_windows: int = 8) -> Planner:
-    """Plan from scratch before every window, from the sum of the last ones, as serving stacks do.
-
-    Parameters
-    ----------
-    topology : Topology
-        Sizes of the deployment.
-    policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
-        As in `make_plan`.
-    num_windows : int, default: 8
-        Number of windows to sum.
-
-    Returns
-    -------
-    callable
-        For `replay`.
-    """
-    _check_topology(topology)
-    check_policy(policy, topology)
-    last = as_size("num_windows", num_windows)
-
-    def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
-        return make_plan(history[-last:].sum(axis=0), topology, policy=policy)
-
-    return plan
-
-
-def mending(topology: Topology, limits: MoveLimits | None = None) -> Planner:
-    """Mend the plan in use before every window, as a `Rebalancer` does.
-
-    Parameters
-    ----------
-    topology : Topology
-        Sizes of the deployment.
-    limits : MoveLimits, optional
-        Budget, price and tolerance of the moves.
-
-    Returns
-    -------
-    callable
-        For a single `replay`, because it remembers the windows that it has seen.
-    """
-    _check_topology(topology)
-    check_limits(limits)
-    rebalancer: Rebalancer | None = None
-    seen = 0
-
-    def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
-        nonlocal rebalancer, seen
-        if rebalancer is None:
-            rebalancer = Rebalancer(topology, history.shape[1], limits=limits)
-        for window in history[seen:]:
-            rebalancer.observe(window)
-        seen = len(history)
-        return rebalancer.propose().plan
-
-    return plan
-
-
-def once(topology: Topology, policy: PolicyName = "refined") -> Planner:
-    """Plan once, before the first window, and never again.
-
-    Parameters
-    ----------
-    topology : Topology
-        Sizes of the deployment.
-    policy : {"hybrid", "deepseek", "refined"}, default: "refined"
-        As in `make_plan`.
-
-    Returns
-    -------
-    callable
-        For `replay`.
-    """
-    _check_topology(topology)
-    check_policy(policy, topology)
-
-    def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
-        return current or make_plan(history, topology, policy=policy)
-
-    return plan
-
-
-def knowing_the_future(topology: Topology, mean: ArrayLike) -> Planner:
-    """Plan from scratch from the true mean of the coming window: the ceiling for any planner.
-
-    Parameters
-    ----------
-    topology : Topology
-        Sizes of the deployment.
-    mean : array_like, shape [W, L, E]
-        True share of each expert in each window, such as `LoadTrace.mean`.
-
-    Returns
-    -------
-    callable
-        For `replay`.
-    """
-    _check_topology(topology)
-    shares = as_history(mean, "mean")
-
-    def plan(history: NDArray[np.float32], current: Plan | None) -> Plan:
-        if len(shares) <= len(history):
-            raise ValueError(
-                f"mean has {len(shares)} windows, but the trace has more: give those of the trace"
-            )
-        return make_plan(shares[len(history)], topology, policy="refined")
-
-    return plan
-
-
-def _check_topology(topology: Topology) -> None:
-    check_is("topology", topology, Topology, "build one from the sizes")
+        yield ReplayedWindow(window, at_once, longest, moved, seconds, plan.phy2log.size)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eplb_np._arguments import as_list, as_number, as_size, check_multiple, one_line
+from eplb_np._notebook import rows_html
 
 Placement = Literal["hierarchical", "global"]
 
@@ -268,6 +269,25 @@ class Topology:
             f"policy={policy!r} needs GPUs that are alike, but gpu_slots differ, from "
             f"{min(self.gpu_slots or ())} to {self.slots_per_gpu}: {hint}"
         )
+
+    def _repr_html_(self) -> str:
+        least = int(self.active_slots[self.active_slots > 0].min())
+        each = str(least) if least == self.slots_per_gpu else f"{least} to {self.slots_per_gpu}"
+        rows: dict[str, object] = {
+            "experts": self.num_experts,
+            "slots": f"{self.num_replicas}, {each} on each GPU",
+            "GPUs": self.num_gpus,
+            "nodes": self.num_nodes,
+            "groups": self.num_groups,
+            "placement": self.placement,
+        }
+        if self.active_gpus is not None:
+            rows["GPUs"] = f"{self.num_gpus}, of which {len(self.active_gpus)} are active"
+        if self.gpu_speeds is not None:
+            rows["speeds"] = f"{min(self.gpu_speeds):g} to {max(self.gpu_speeds):g}"
+        if self.bridges:
+            rows["bridges"] = f"{self.bridges} of each layer"
+        return rows_html("Topology", rows)
 
 
 def stored_sizes(topology: Topology) -> dict[str, Any]:

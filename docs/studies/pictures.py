@@ -1,4 +1,4 @@
-"""Draw the pictures of `production.md`, from the synthetic traces of `replays.py`.
+"""Draw the pictures of `production.md` and `notebooks.md`, from the traces of `replays.py`.
 
     python docs/studies/pictures.py [FOLDER]
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from replays import LOOKBACK, planners, read_profiles, topology_of
 
 import eplb_np
+from eplb_np import pictures as draw
 from eplb_np import workloads
 from eplb_np.forecast import LoadForecast
 from eplb_np.replay import Replay, mending, replay
@@ -84,27 +85,22 @@ def mark_switches(axes: Any, trace: workloads.LoadTrace) -> None:
         axes.axvline(window - 0.5, color=INK, linewidth=1, alpha=0.7, label=label)
 
 
-def draw_balancedness(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figure:
-    """Draw the balancedness of each window."""
-    figure, axes = new_picture("window", "GPU balancedness")
-    mark_switches(axes, trace)
-    window = np.arange(LOOKBACK, len(trace.load))
-    for name, style in LINES.items():
-        axes.plot(window, replays[name].window_balancedness, **style)
-    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.3))
-    return figure
+def draw_replays(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figure:
+    """Draw the balancedness of each window, and the replicas fetched so far."""
+    names = {"deepseek": "from scratch", "never": "never replanned"}
+    shown = ("mended", "deepseek", "never", "ceiling")
+    named = {names.get(name, name): replays[name] for name in shown}
+    return draw.replays(named, marks=trace.switches, theme="transparent")
 
 
-def draw_moves(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figure:
-    """Draw the replicas fetched so far."""
-    figure, axes = new_picture("window", "replicas fetched so far, in all layers")
-    mark_switches(axes, trace)
-    window = np.arange(LOOKBACK + 1, len(trace.load))
-    for name in ("deepseek", "mended"):
-        axes.plot(window, replays[name].moved[1:].cumsum(), **LINES[name])
-    axes.set_yscale("log")
-    axes.legend(loc="lower right")
-    return figure
+def draw_gpu_loads() -> Figure:
+    """Draw the load of each GPU, before and after, of the example in `notebooks.md`."""
+    load = workloads.deepseek_v3_load(seed=0)
+    ids = np.flatnonzero(load.any(axis=1))
+    topology = eplb_np.Topology(256, 288, num_gpus=32, num_nodes=4, num_groups=8)
+    plan = eplb_np.make_plan(load[ids], topology, policy="refined", moe_layer_ids=ids)
+    before = eplb_np.in_order_plan(len(ids), topology)
+    return draw.gpu_loads(plan, load, before=before, theme="transparent")
 
 
 def draw_windows_used(traces: dict[Scenario, workloads.LoadTrace]) -> Figure:
@@ -180,8 +176,8 @@ def draw_all(profiles: NDArray[np.float64], num_windows: int = 64) -> dict[str, 
     }
     with mpl.rc_context(STYLE):
         return {
-            "balancedness": draw_balancedness(replays, trace),
-            "moves": draw_moves(replays, trace),
+            "gpu_loads": draw_gpu_loads(),
+            "replays": draw_replays(replays, trace),
             "windows_used": draw_windows_used(traces),
             "balance_against_moves": draw_balance_against_moves(replays, trace, topology),
         }

@@ -33,6 +33,7 @@ from splitting import (
 
 import eplb_np
 from eplb_np import workloads
+from eplb_np.pictures.batches import draw_bars
 from eplb_np.replay import once, replay
 
 Loads = NDArray[np.float64]
@@ -65,21 +66,12 @@ def draw_batch(profile: Loads) -> Figure:
     made = plan_for(history, topology, "best")
     even = refined.gpu_load(counts)
     layer = int(np.argsort(even.max(axis=1))[len(even) // 2])  # neither the best nor the worst
-    figure, axes = new_picture("GPU, busiest first", "tokens x 8 experts, one layer, one batch")
-    gpu = np.arange(topology.num_gpus)
-    bars = (
-        (even[layer], EVEN["color"], "refined, even split"),
-        (refined.gpu_load(counts, split="best")[layer], LATE["color"], "refined, best split"),
-        (made.gpu_load(counts, split="best")[layer], BEST["color"], "made for the split, best"),
-    )
-    for i, (load, color, label) in enumerate(bars):
-        label = f"{label}: {load.mean() / load.max():.3f}"
-        axes.bar(gpu + 0.28 * (i - 1), -np.sort(-load), 0.28, color=color, label=label)
-    axes.axhline(counts[layer].sum() / topology.num_gpus, color=INK, linewidth=1)
-    axes.set_ylim(0.8 * even[layer].min(), 1.02 * even[layer].max())
-    axes.grid(visible=False, axis="x")
-    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.17))
-    return figure
+    gpus = {
+        "even split": even[layer],
+        "best split": refined.gpu_load(counts, split="best")[layer],
+        "best split of a plan for it": made.gpu_load(counts, split="best")[layer],
+    }
+    return draw_bars(gpus, "tokens x 8 experts", "transparent")
 
 
 def draw_batch_size(profile: Loads) -> Figure:

@@ -1,31 +1,75 @@
-"""``eplb-np plan``: from a file of recorded loads to a file with a plan."""
+"""``eplb-np plan``: from a file of recorded loads to a file with a plan, new or mended."""
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from eplb_np import workloads
-from eplb_np._files.reading import printable
 from eplb_np._files.targets import check_not_read_from
-from eplb_np.cli.errors import NOT_WRITTEN, one_line
-from eplb_np.io import RecordedLoads, WrittenPlan, read_loads, write_plan
-from eplb_np.io.plans import check_writable
-from eplb_np.io.recorded import Recording, recorded_loads
-from eplb_np.metrics import balancedness, layer_balancedness
+from eplb_np.cli import moving, rows
+from eplb_np.cli.errors import one_line
+from eplb_np.cli.moving import Moved, expert_bytes_option
+from eplb_np.cli.options import (
+    Loads,
+    Sizes,
+    a_file,
+    epilog,
+    hidden_layers_option,
+    json_option,
+    loads_options,
+    output_option,
+    policy_option,
+    sizes_options,
+    to_option,
+    topology_from,
+    with_options,
+)
+from eplb_np.cli.output import compiling, print_json, print_rows
+from eplb_np.cli.plan_files import check_output, read_plan_file, shown_ids, write_plan_file
+from eplb_np.cli.streams import Input, check_one_reader, name_of, stream_beside, written_name
+from eplb_np.io import RecordedLoads, WrittenPlan
+from eplb_np.mending.limits import MoveLimits
 from eplb_np.plan import Plan
 from eplb_np.planning import in_order_plan, make_plan
-from eplb_np.policies import POLICIES, PolicyName, check_policy
-from eplb_np.topology import Topology
+from eplb_np.policies import PolicyName
+from eplb_np.summaries import PlanSummary
 
-SHIPPED = "synthetic, like DeepSeek-V3"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Change:
+    """The plan in use, and what its mending may take."""
+
+    current: Path | None
+    limits: MoveLimits | None
+    expert_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the plan is written, and as what."""
+
+    output: Path | None
+    format: str
+    hidden_layers: int | None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A plan, the plan before it, and the seconds that planning took."""
+
+    plan: Plan
+    before: Plan
+    mends: bool
+    kernels_ready_seconds: float
+    plan_seconds: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +96,13 @@ class Summary:
     balancedness_at_most: float
     worst_layer_id: int
     worst_layer_balancedness: float
+    node_share: float
+    busiest_node: int
+    busiest_node_layers: int
+    most_replicas: int
+    doubles: int
+    current: str | None
+    moves: Moved | None
     kernels_ready_seconds: float
     plan_seconds: float
     output: str | None
@@ -60,138 +111,190 @@ class Summary:
     notes: list[str]
 
 
-def _known_policy(context: click.Context, option: click.Parameter, name: str) -> str:
-    """Look the policy up when the command runs: the table may have grown by then."""
-    try:
-        check_policy(name)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return name
+def change_options(command: F) -> F:
+    """Give a command ``--current`` and its limits, as one argument ``change``."""
+
+    def with_change(
+        *args: Any,
+        current: Path | None,
+        max_moves: int | None,
+        max_moves_per_gpu: int | None,
+        price: float | None,
+        tolerance: float | None,
+        expert_bytes: int | None,
+        **others: Any,
+    ) -> Any:
+        limits = (max_moves, max_moves_per_gpu, price, tolerance)
+        if current is None and any(given is not None for given in (*limits, expert_bytes)):
+            raise click.UsageError(
+                "limits and bytes of moves are given, but no plan to move from: give --current"
+            )
+        change = Change(current, None, expert_bytes)
+        if current is not None:
+            with one_line():
+                limit = MoveLimits(max_moves, max_moves_per_gpu, price or 0.0, tolerance or 0.0)
+            change = replace(change, limits=limit)
+        return command(*args, change=change, **others)
+
+    return with_options(CHANGE, command, with_change)
 
 
-@click.command("plan")
-@click.argument("loads", required=False, type=click.Path(path_type=Path, readable=False))
-@click.option("--replicas", default=288, show_default=True, help="Physical experts per layer.")
-@click.option("--gpus", default=32, show_default=True, help="Number of GPUs.")
-@click.option("--nodes", default=1, show_default=True, help="Nodes; divides the GPUs.")
-@click.option("--groups", default=1, show_default=True, help="Expert groups; divides the experts.")
-@click.option(
-    "--policy",
-    default="hybrid",
-    show_default=True,
-    help=f"One of {', '.join(POLICIES)}.",
-    callback=_known_policy,
-    shell_complete=lambda context, option, typed: [p for p in POLICIES if p.startswith(typed)],
+CHANGE = (
+    click.option(
+        "--current",
+        type=a_file,
+        metavar="PLAN",
+        help="The plan in use: it is mended with few moves, and keeps its sizes.",
+    ),
+    click.option(
+        "--max-moves",
+        type=click.IntRange(min=0),
+        help="Most replicas that all GPUs fetch, in all layers.",
+    ),
+    click.option(
+        "--max-moves-per-gpu",
+        type=click.IntRange(min=0),
+        help="Most replicas that each GPU fetches.",
+    ),
+    click.option(
+        "--price", type=float, help="Least load that each fetch takes off the busiest GPU."
+    ),
+    click.option(
+        "--tolerance",
+        type=float,
+        help="Imbalance that is accepted: at 0.05, a layer may take 5 % longer than at best.",
+    ),
+    expert_bytes_option,
 )
-@click.option("--format", "format_name", help="Format of LOADS.  [default: told by its content]")
-@click.option(
-    "--in-order/--summed",
-    default=None,
-    help="Whether the steps of LOADS are in order, and forecast from.  [default: as the format is]",
+
+
+def target_options(command: F) -> F:
+    """Give a command ``-o --to --hidden-layers``, as one argument ``target``."""
+
+    def with_target(
+        *args: Any,
+        output: Path | None,
+        output_format: str,
+        hidden_layers: int | None,
+        **others: Any,
+    ) -> Any:
+        return command(*args, target=Target(output, output_format, hidden_layers), **others)
+
+    options = (
+        output_option("Plan file to write; - is standard output."),
+        to_option("writes_plans", "Its format.", default="eplb_np"),
+        hidden_layers_option,
+    )
+    return with_options(options, command, with_target)
+
+
+@click.command(
+    "plan",
+    short_help="Make a plan from loads, or mend the one in use.",
+    epilog=epilog(
+        "eplb-np plan loads.json --gpus 32 -o plan.json",
+        "eplb-np plan loads.json --gpus 32 --nodes 4 --groups 8 --to sglang -o plan.json",
+        "eplb-np plan new.json --current plan.json --max-moves 200 -o plan.json",
+        "zcat loads.csv.gz | eplb-np plan - --gpus 16 --json",
+    ),
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, readable=False),
-    help="Plan file to write.",
-)
-@click.option("--to", "output_format", default="eplb_np", show_default=True, help="Its format.")
-@click.option(
-    "--hidden-layers",
-    type=int,
-    help="Decoder layers of the model, dense ones too.  [default: as many as LOADS has]",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def plan_loads(  # noqa: PLR0913
-    loads: Path | None,
-    replicas: int,
-    gpus: int,
-    nodes: int,
-    groups: int,
+@loads_options(required=False)
+@sizes_options
+@policy_option
+@change_options
+@target_options
+@json_option
+def plan_loads(
+    loads: Loads,
+    sizes: Sizes,
     policy: PolicyName,
-    format_name: str | None,
-    in_order: bool | None,
-    output: Path | None,
-    output_format: str,
-    hidden_layers: int | None,
+    change: Change,
+    target: Target,
     as_json: bool,
 ) -> None:
     """Plan the MoE layers of LOADS, and print their balance before and after.
 
     LOADS is a file or folder that a serving engine recorded, or a table [layers, experts] or
-    [steps, layers, experts] of any common kind. Layers of zeros are dense, and are left out. From
-    steps in order the next one is forecast; other steps are summed. Without LOADS, the command
-    plans a synthetic load like DeepSeek-V3's.
-
-    Exit codes: 0, done; 1, the output could not be written; 2, bad input or options; 130, stopped
-    by Ctrl-C. Errors are one line on standard error.
+    [steps, layers, experts] of any common kind; - is standard input. Layers of zeros are dense,
+    and are left out. From steps in order the next one is forecast; other steps are summed. Without
+    LOADS, the command plans a synthetic load like DeepSeek-V3's.
     """
     with one_line():
-        if output is not None:
+        check_one_reader(loads.path, change.current)
+        if target.output is not None:
             # Once more below: which layers there are is known when the loads have been read.
-            check_writable(output, output_format, 0, hidden_layers or 1)
-            if loads is not None:
-                check_not_read_from(output, loads)
-        recorded = read_loads(loads, format_name, in_order=in_order) if loads else shipped_loads()
-        if hidden_layers is None:
-            hidden_layers = recorded.num_hidden_layers
-        if output is not None:
-            check_writable(output, output_format, recorded.moe_layer_ids[-1], hidden_layers)
-    with one_line(about=loads):
-        topology = Topology(recorded.load.shape[1], replicas, gpus, nodes, groups)
+            check_output(target.output, target.format, 0, target.hidden_layers or 1)
+            if loads.path is not None:
+                check_not_read_from(target.output, loads.path)
+    recorded = loads.read()
+    hidden_layers = target.hidden_layers
+    if hidden_layers is None:
+        hidden_layers = recorded.num_hidden_layers
+    with one_line():
+        if target.output is not None:
+            check_output(target.output, target.format, recorded.moe_layer_ids[-1], hidden_layers)
+    made = _plan(loads, recorded, sizes, policy, change)
+    written = None
+    if target.output is not None:
+        written = write_plan_file(made.plan, target.output, target.format, hidden_layers)
+    found = made.plan.summary(recorded.load)
+    summary = summarize(made, found, loads, recorded, change, written)
+    to = stream_beside(target.output)
+    if as_json:
+        print_json(asdict(summary), to)
+    else:
+        print_rows(_rows(summary, made, found, sizes), summary.notes, to)
+
+
+def _plan(
+    loads: Loads, recorded: RecordedLoads, sizes: Sizes, policy: PolicyName, change: Change
+) -> Made:
+    """Plan from scratch or from the plan in use, twice: kernels are ready the second time."""
+    ids = recorded.moe_layer_ids
+    current = None
+    if change.current is not None:
+        current = read_plan_file(Input(change.current), sizes, ids)
+    with one_line(about=loads.path):
+        topology = topology_from(recorded.load.shape[1], sizes, current)
         plan = partial(
             make_plan,
             recorded.windows,
             topology,
             policy=policy,
-            moe_layer_ids=recorded.moe_layer_ids,
+            current=current,
+            limits=change.limits,
+            moe_layer_ids=ids,
         )
         start = time.perf_counter()
-        plan()  # the first call loads or compiles just the kernels that it needs
+        with compiling():
+            plan()  # the first call loads or compiles just the kernels that it needs
         ready = time.perf_counter()
         made = plan()
         done = time.perf_counter()
-    written = None
-    if output is not None:
-        with one_line(NOT_WRITTEN, about=output):
-            written = write_plan(made, output, output_format, num_hidden_layers=hidden_layers)
-    summary = summarize(
-        made, recorded, str(loads) if loads else SHIPPED, ready - start, done - ready, written
-    )
-    if as_json:
-        click.echo(json.dumps(asdict(summary)))
-    else:
-        print_summary(summary)
-
-
-def shipped_loads() -> RecordedLoads:
-    """Make loads to plan if none are given; dense layers are zero, as in recordings."""
-    counts = workloads.deepseek_v3_load(seed=0)
-    return recorded_loads(Recording(counts, in_order=True, every_layer=True))
+    before = in_order_plan(len(ids), topology) if current is None else current
+    return Made(made, before, current is not None, ready - start, done - ready)
 
 
 def summarize(
-    made: Plan,
+    made: Made,
+    found: PlanSummary,
+    loads: Loads,
     recorded: RecordedLoads,
-    loads: str,
-    kernels_ready_seconds: float,
-    plan_seconds: float,
+    change: Change,
     written: WrittenPlan | None,
 ) -> Summary:
-    """Measure a plan under the load that it was made from."""
-    load = recorded.load
-    topology = made.topology
-    gpu_load = made.gpu_load(load)
-    by_layer = layer_balancedness(gpu_load)
-    worst = int(by_layer.argmin())
-    before = in_order_plan(made.num_layers, topology)
-    mean = float(gpu_load.mean(axis=1).sum())
+    """Gather what there is to say of a plan under the load that it was made from."""
+    plan, topology = made.plan, made.plan.topology
+    moves = None
+    if made.mends:
+        listed = plan.moves_from(made.before)
+        moves = moving.measure(listed, made.before, plan, change.expert_bytes)
     return Summary(
-        loads=loads,
+        loads=loads.name,
         format=recorded.format,
         num_steps=recorded.num_steps,
         forecast=recorded.steps is not None,
-        num_layers=made.num_layers,
+        num_layers=plan.num_layers,
         moe_layer_ids=recorded.moe_layer_ids,
         dense_layer_ids=recorded.dense_layer_ids,
         num_experts=topology.num_experts,
@@ -199,66 +302,61 @@ def summarize(
         num_gpus=topology.num_gpus,
         num_nodes=topology.num_nodes,
         num_groups=topology.num_groups,
-        policy=made.policy,
-        placement=made.placement,
+        policy=plan.policy,
+        placement=plan.placement,
         replicas_per_gpu=topology.slots_per_gpu,
-        balancedness_before=before.balancedness(load),
-        balancedness_after=balancedness(gpu_load),
-        balancedness_at_most=mean / float(made.lower_bound(load).sum()),
-        worst_layer_id=recorded.moe_layer_ids[worst],
-        worst_layer_balancedness=float(by_layer[worst]),
-        kernels_ready_seconds=kernels_ready_seconds,
-        plan_seconds=plan_seconds,
-        output=None if written is None else str(written.path),
+        balancedness_before=made.before.balancedness(recorded.load),
+        balancedness_after=found.balancedness,
+        balancedness_at_most=found.at_most,
+        worst_layer_id=found.worst_layer_id,
+        worst_layer_balancedness=found.worst_layer_balancedness,
+        node_share=found.node_share,
+        busiest_node=found.busiest_node,
+        busiest_node_layers=found.busiest_node_layers,
+        most_replicas=found.most_replicas,
+        doubles=found.doubles,
+        current=None if change.current is None else name_of(change.current),
+        moves=moves,
+        kernels_ready_seconds=made.kernels_ready_seconds,
+        plan_seconds=made.plan_seconds,
+        output=None if written is None else written_name(written.path),
         output_format=None if written is None else written.format,
         start=None if written is None else written.start,
         notes=[*recorded.notes, *(() if written is None else written.notes)],
     )
 
 
-def print_summary(summary: Summary) -> None:
-    """Print the summary as a table."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+def _rows(summary: Summary, made: Made, found: PlanSummary, sizes: Sizes) -> dict[str, str]:
+    """Say it, in rows of a table."""
     dense = summary.dense_layer_ids
     layers = f"{summary.num_layers} MoE layers planned"
     if dense:
-        layers += f"; {len(dense)} dense (all zero), left out: {', '.join(map(str, dense))}"
-    most = f"{summary.replicas_per_gpu}"
-    if summary.num_replicas % summary.num_gpus:
-        most = f"{summary.num_replicas // summary.num_gpus} or {most}"
+        layers += f"; {len(dense)} dense (all zero), left out: {shown_ids(dense)}"
     steps = "one step" if summary.num_steps == 1 else f"{summary.num_steps} steps, summed"
     if summary.forecast:
         steps = f"{summary.num_steps} steps in order, from which the next one is forecast"
-    rows = {
-        "loads": printable(summary.loads) + (f" ({summary.format})" if summary.format else ""),
+    start = "the plan in use" if made.mends else "experts in order"
+    return rows.filled({
+        "loads": summary.loads + (f" ({summary.format})" if summary.format else ""),
         "steps": steps,
         "layers": layers,
-        "deployment": (
-            f"{summary.num_experts} experts in {summary.num_replicas} slots on "
-            f"{summary.num_gpus} GPUs, {most} replicas per GPU"
-        ),
-        "policy": f"{summary.policy}, {summary.placement} placement",
+        "deployment": rows.deployment(made.plan),
+        "slots": "" if made.mends else sizes.said(made.plan.topology),
+        "policy": rows.policy(made.plan),
+        "plan in use": summary.current or "",
         "GPU balancedness": (
-            f"{summary.balancedness_before:.4f} before (experts in order), "
+            f"{summary.balancedness_before:.4f} before ({start}), "
             f"{summary.balancedness_after:.4f} after, "
             f"at most {summary.balancedness_at_most:.4f} for any plan"
         ),
-        "worst layer": f"{summary.worst_layer_id}, at {summary.worst_layer_balancedness:.4f}",
+        "worst layer": rows.worst(found),
+        "nodes": rows.nodes(made.plan, found),
+        "doubles": rows.doubles(found.doubles),
+        **({} if summary.moves is None else moving.said(summary.moves, made.plan)),
         "time": (
             f"{summary.plan_seconds * 1e3:.2f} ms to plan, "
             f"{summary.kernels_ready_seconds:.2f} s to load or compile the kernels"
         ),
-    }
-    if summary.num_groups % summary.num_nodes:
-        rows["policy"] += f" ({summary.num_nodes} nodes do not divide {summary.num_groups} groups)"
-    if summary.output:
-        rows["written to"] = printable(summary.output)
-    if summary.start:
-        rows["start with"] = printable(summary.start)
-    for name, text in rows.items():
-        table.add_row(name, text)
-    for note in summary.notes:
-        table.add_row("note", printable(note))
-    Console(soft_wrap=True, markup=False, emoji=False).print(table)
+        "written to": summary.output or "",
+        "start with": summary.start or "",
+    })  # fmt: skip

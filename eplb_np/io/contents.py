@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import re
 import zipfile
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeAlias, cast
 
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from eplb_np._arguments import one_line
 from eplb_np._files.gzip_files import unpacked
 from eplb_np._files.json_text import parse_json, parse_table, read_text
 from eplb_np._files.numpy_files import MAGIC, Archive, StoredArray, open_npy
-from eplb_np._files.reading import as_path, open_regular, reading, size_of
+from eplb_np._files.reading import as_path, open_regular, printable, reading, size_of
 
 Kind = Literal[
     "folder", "json", "lines", "npy", "npz", "pickled", "torch", "safetensors", "text"
@@ -67,8 +68,10 @@ TABLES = (
 class Contents:
     """A folder, or an open file whose container is known; what it holds is read when asked for."""
 
-    def __init__(self, path: Path, file: BinaryIO | None) -> None:
+    def __init__(self, path: Path, file: BinaryIO | None, *, in_folder: bool = True) -> None:
         self.path = path
+        self.in_folder = in_folder
+        """Whether other files may lie beside it; else the path is only a name."""
         self._file = file
         self.kind: Kind = "folder" if file is None else _kind_of(file)
 
@@ -199,10 +202,30 @@ class Contents:
         return read_pickled_npy(self.file)
 
 
+Source: TypeAlias = str | os.PathLike[str] | BinaryIO
+"""A path, or a binary file that is open and can seek."""
+
+
+def name_of(source: Source) -> str:
+    """Return the path, or the name of an open file, as far as it has one, in one line."""
+    if not isinstance(source, io.IOBase):
+        return printable(cast("str | os.PathLike[str]", source))
+    name = getattr(source, "name", None)
+    return printable(name) if isinstance(name, str) else "the open file"
+
+
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Contents]:
+def opened(source: Source) -> Iterator[Contents]:
     """Open a file or a folder; whatever is wrong with it becomes a one-line ``ValueError``."""
-    where = as_path(path)
+    if isinstance(source, io.IOBase):
+        name = name_of(source)
+        with reading(name):
+            if isinstance(source, io.TextIOBase):
+                raise ValueError("it is open as text: open it in binary mode")
+            source.seek(0)
+            yield Contents(Path(name), unpacked(cast(BinaryIO, source)), in_folder=False)
+        return
+    where = as_path(cast("str | os.PathLike[str]", source))
     with reading(where):
         if where.is_dir():
             yield Contents(where, None)

@@ -23,6 +23,11 @@ def recognise(contents: Contents) -> bool:
     return not contents.keys.isdisjoint((LOADS, MAP))
 
 
+def holds_plan(contents: Contents) -> bool:
+    """Whether there is a map; loads may be there, too."""
+    return MAP in contents.keys
+
+
 def read_loads(contents: Contents, asked: Asked) -> Recording:
     """Read counts [R, E]."""
     loads = as_array(_table(contents, LOADS), LOADS)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eplb_np._arguments import as_size, check_is
-from eplb_np._files.reading import as_path, printable, suffix_of
-from eplb_np.io.contents import opened
+from eplb_np._files.reading import as_path, suffix_of
+from eplb_np.io.contents import Source, name_of, opened
 from eplb_np.io.formats import check_format, find_format
 from eplb_np.io.recorded import Asked, RecordedLoads, check_shape, recorded_loads
 from eplb_np.plan import Plan
@@ -41,7 +41,7 @@ class WrittenLoads(NamedTuple):
 
 
 def read_loads(
-    path: str | os.PathLike[str],
+    path: Source,
     format: str | None = None,
     *,
     in_order: bool | None = None,
@@ -54,8 +54,10 @@ def read_loads(
 
     Parameters
     ----------
-    path : path-like
-        A file, which gzip may have packed, or a folder of files of one recording.
+    path : path-like or binary file
+        A file, which gzip may have packed, or a folder of files of one recording. Also a file
+        that is open in binary mode and can seek, such as an `io.BytesIO`: it is read from its
+        start, and left open.
     format : str, optional
         Name of the format, one of `FORMATS`. By default it is recognised by the content; names of
         files play no part. LMDeploy's list must be named: else it is one of plain JSON.
@@ -127,7 +129,7 @@ def read_loads(
                 f"it has loads of {loads.load.shape[1]} experts, but num_experts={num_experts}: if "
                 "they are of slots, give the plan in use as current"
             )
-    return replace(loads, format=name, source=f"{printable(path)}: {row.title}")
+    return replace(loads, format=name, source=f"{name_of(path)}: {row.title}")
 
 
 def write_loads(
@@ -183,16 +185,29 @@ def write_loads(
     check_is("loads", loads, RecordedLoads, "read them with read_loads")
     row = check_format(format, "writes_loads")
     where = as_path(path)
-    suffix_of(where, (".json",))
-    rows = _with_dense_layers(loads, num_hidden_layers)
-    if (rows < LARGEST_EXACT).all() and (rows == np.floor(rows)).all():
+    suffix_of(where, (suffix_of_loads(format),))
+    is_array = format == "numpy"
+    known = loads.num_hidden_layers
+    if is_array and num_hidden_layers is known is None:
+        num_hidden_layers = loads.moe_layer_ids[-1] + 1
+    rows = _with_dense_layers(loads, loads.windows if is_array else loads.load, num_hidden_layers)
+    if is_array and len(rows) == 1:
+        rows = rows[0]
+    if rows.dtype.kind == "f" and (rows < LARGEST_EXACT).all() and (rows == np.floor(rows)).all():
         rows = rows.astype(np.int64)
     start: str = row.member("write_loads")(rows, where)
     return WrittenLoads(where, format, start)
 
 
-def _with_dense_layers(loads: RecordedLoads, num_hidden_layers: int | None) -> NDArray[Any]:
-    """Return the loads of all decoder layers [R, E]."""
+def suffix_of_loads(format: str) -> str:
+    """Return the suffix that a file of loads of this format has."""
+    return ".npy" if format == "numpy" else ".json"
+
+
+def _with_dense_layers(
+    loads: RecordedLoads, values: NDArray[Any], num_hidden_layers: int | None
+) -> NDArray[Any]:
+    """Return loads [..., L, E] with the rows of all decoder layers [..., R, E]."""
     known = loads.num_hidden_layers
     count = known if num_hidden_layers is None else num_hidden_layers
     if count is None:
@@ -208,8 +223,8 @@ def _with_dense_layers(loads: RecordedLoads, num_hidden_layers: int | None) -> N
             + (f"layer {last}, too" if count <= last else f"{known} layers")
             + ": give the number of all decoder layers of the model, dense ones included"
         )
-    shape = (count, loads.load.shape[1])
+    shape = (*values.shape[:-2], count, values.shape[-1])
     check_shape(shape, "the table of all layers")
-    rows = np.zeros(shape)
-    rows[loads.moe_layer_ids] = loads.load
+    rows = np.zeros(shape, values.dtype)
+    rows[..., loads.moe_layer_ids, :] = values
     return rows

@@ -5,9 +5,14 @@ An array of several steps is a history, oldest first, as `make_plan` takes it.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from eplb_np._files.numpy_files import Archive, StoredArray, open_npy
+from eplb_np._files.targets import write_to
 from eplb_np._loads.host import as_array
 from eplb_np.io.contents import Contents
 from eplb_np.io.recorded import BLOCK_BYTES, Asked, Recording, all_zero, check_shape
@@ -31,6 +36,12 @@ def read_loads(contents: Contents, asked: Asked) -> Recording:
         _check_loads(stored)
     with archive.array(name) as stored:
         return Recording(stored.read(), in_order=True, name=KEY)
+
+
+def write_loads(rows: NDArray[Any], path: Path) -> str:
+    """Write loads [R, E], or steps of them [S, R, E]; no engine is started with them."""
+    write_to(path, lambda file: np.save(file, rows))
+    return ""
 
 
 def _check_loads(stored: StoredArray) -> None:

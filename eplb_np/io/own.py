@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from eplb_np.io.contents import Contents
 from eplb_np.io.placements import Consumer
-from eplb_np.plan import PLAN_FILE, Plan, plan_of_file
+from eplb_np.plan import Plan
+from eplb_np.plan_files import PLAN_FILE, fields_of_file
 
 CONSUMER = Consumer("eplb_np", PLAN_FILE.suffixes)
 
@@ -19,4 +20,5 @@ def recognise(contents: Contents) -> bool:
 
 def read_plan(contents: Contents) -> Plan:
     """Read a plan as a whole: no other format holds all of it."""
-    return plan_of_file(PLAN_FILE.read(contents.file, as_json=contents.kind == "json"))
+    content = PLAN_FILE.read(contents.file, as_json=contents.kind == "json")
+    return Plan(*fields_of_file(content))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from eplb_np._arguments import as_size, check_is
 from eplb_np._files.reading import as_path, suffix_of
 from eplb_np._files.targets import target_of
-from eplb_np.io.contents import opened
+from eplb_np.io.contents import Source, opened
 from eplb_np.io.formats import Format, check_format, find_format
 from eplb_np.io.placements import (
     Consumer,
@@ -130,7 +130,7 @@ def check_writable(
 
 
 def read_plan(
-    path: str | os.PathLike[str],
+    path: Source,
     format: str | None = None,
     *,
     num_gpus: int | None = None,
@@ -142,8 +142,8 @@ def read_plan(
 
     Parameters
     ----------
-    path : path-like
-        The file, which gzip may have packed.
+    path : path-like or binary file
+        The file, which gzip may have packed; a path, or as in `read_loads` an open file.
     format : str, optional
         Name of the format, one of `FORMATS`; by default it is recognised by the content.
     num_gpus : int, optional

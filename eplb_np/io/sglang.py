@@ -29,6 +29,11 @@ def recognise(contents: Contents) -> bool:
     return contents.kind == "json" and not contents.keys.isdisjoint((LOADS, MAP))
 
 
+def holds_plan(contents: Contents) -> bool:
+    """Whether there is a map, which SGLang prefers to counts."""
+    return MAP in contents.keys
+
+
 def read_loads(contents: Contents, asked: Asked) -> Recording:
     """Read counts: steps whose order is not known, or forward passes in order, or dumps in order.
 

@@ -44,7 +44,7 @@ def read_dump(contents: Contents, asked: Asked) -> Recording:
         return read_counts(found, asked)
     passes = Passes("give the folder with the files of all ranks")
     passes.add(found)
-    if asked.num_ranks is None:
+    if asked.num_ranks is None and contents.in_folder:
         _check_alone(contents, passes.ranks)
     return passes.recording(asked)
 

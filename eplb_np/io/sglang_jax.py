@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eplb_np._files.numpy_files import open_npy
 from eplb_np._files.targets import write_to
 from eplb_np._loads.host import as_array
 from eplb_np.io.contents import Contents, opened
 from eplb_np.io.placements import Consumer, Placement
-from eplb_np.io.recorded import Asked, Recording, check_shape
+from eplb_np.io.recorded import Asked, Recording, check_map, check_shape
 from eplb_np.io.sglang_keys import (
     LOADS,
     MAP,
@@ -49,6 +50,18 @@ def recognise_plan(contents: Contents) -> bool:
     if contents.kind == "npy":
         return len(contents.npy.shape) == 2 and contents.npy.dtype.kind in "iu"
     return recognise(contents)
+
+
+def holds_plan(contents: Contents) -> bool:
+    """Whether there is a map: in an array, rows that name all experts, as no counts do."""
+    if contents.kind != "npy":
+        return MAP in contents.keys
+    try:
+        check_shape(contents.npy.shape, MAP)
+        check_map(open_npy(contents.file).read())
+    except ValueError:
+        return False
+    return True
 
 
 def read_loads(contents: Contents, asked: Asked) -> Recording:

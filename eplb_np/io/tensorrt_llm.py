@@ -63,6 +63,11 @@ def recognise(contents: Contents) -> bool:
     return contents.kind == "text" and bool(FIRST_KEY.search(contents.beginning))
 
 
+def holds_plan(contents: Contents) -> bool:
+    """Whether this is YAML; folders are statistics."""
+    return contents.kind == "text"
+
+
 def read_loads(contents: Contents, asked: Asked) -> Recording:
     """Read counts [S, R, E] of all ranks, which are added up."""
     if contents.kind == "safetensors":

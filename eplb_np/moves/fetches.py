@@ -9,9 +9,10 @@ limits or prices fetches follows this rule:
   keeps its slot: limits.
 * Mending charges a budget as it goes (``mending/budget.py``). Its total agrees with the two above
   or is higher, as later moves may undo earlier ones.
-* `Moves.num_fetched` differs in one case. If a GPU is to hold an expert twice that it holds once,
-  the second replica is a fetch here, but `Moves` copies it within the GPU and does not count it.
-  Mending and the refined policy avoid such duplicates.
+* `Moves.num_fetched` differs in one case. If a GPU is to hold an expert twice, and held it at most
+  once, the second replica is a fetch here, but `Moves` copies it within the GPU and does not count
+  it: it counts each expert that a GPU needs and does not hold once. Mending and the refined policy
+  avoid such duplicates.
 
 Letters: L layers, P slots.
 """

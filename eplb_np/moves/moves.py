@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eplb_np._notebook import as_frame
 from eplb_np.topology import Topology
 
 
@@ -34,7 +35,8 @@ class Move(NamedTuple):
 class Moves:
     """Fetches that turn one plan into another, in an order in which they can be made.
 
-    Made by `Plan.moves_from`. Iteration yields each fetch as a `Move`.
+    Made by `Plan.moves_from`. Iteration yields each fetch as a `Move`, ``moves[i]`` is fetch i, and
+    a slice is `Moves` again.
 
     Parameters
     ----------
@@ -57,7 +59,8 @@ class Moves:
     -----
     If the steps of a layer are made one after the other, every expert that some active GPU held
     has a copy in some slot at all times. An engine that reads all sources into buffers before it
-    writes can make all fetches at once.
+    writes can make all fetches at once. A slice keeps the order, but not that promise if it leaves
+    out fetches that come before its own, or part of a cycle.
     """
 
     layer: NDArray[np.int64]
@@ -77,14 +80,49 @@ class Moves:
         columns = (getattr(self, name).tolist() for name in Move._fields)
         return map(Move._make, zip(*columns, strict=True))
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Move: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Moves: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Move | Moves:
+        """Return a fetch, or some of them in the order of a slice."""
+        columns = [getattr(self, name) for name in Move._fields]
+        if isinstance(index, slice):
+            return Moves(*(column[index] for column in columns))
+        try:
+            place = range(len(self))[index]
+        except IndexError:
+            raise IndexError(f"move {index} is out of range: there are {len(self)}") from None
+        return Move(*(int(column[place]) for column in columns))
+
     @property
     def num_fetched(self) -> int:
         """Fetches from another GPU or storage; copies within a GPU, which are cheap, do not count.
 
-        Equal to `moved_replicas` unless a GPU is to hold an expert more often than before and
-        held it before.
+        That is one for each layer, GPU and expert that the GPU is to hold and does not hold yet.
+        `moved_replicas` counts replicas: if a GPU is to hold an expert more than once, and more
+        often than before, each further replica counts there, but is copied within the GPU here.
+        For plans without an expert twice on a GPU, as the refined policy makes them if it can, the
+        two are equal; `moved_replicas` is never less.
         """
         return int((self.source_gpu != self.gpu).sum())
+
+    def to_dataframe(self) -> Any:
+        """Make a data frame with a row for each fetch.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Its columns are the fields of `Move`.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If pandas is not installed.
+        """
+        return as_frame({name: getattr(self, name) for name in Move._fields})
 
     def __repr__(self) -> str:
         return f"Moves({len(self)}, {self.num_fetched} of them from another GPU or storage)"

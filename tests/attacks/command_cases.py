@@ -28,7 +28,12 @@ NOBODY = 65534
 
 def plan(*args: str) -> tuple[int, str, str]:
     """Run ``eplb-np plan`` in this process; return exit code, stdout and stderr."""
-    sys.argv = ["eplb-np", "plan", *args]
+    return run("plan", *args)
+
+
+def run(*args: str) -> tuple[int, str, str]:
+    """Run ``eplb-np`` in this process; return exit code, stdout and stderr."""
+    sys.argv = ["eplb-np", *args]
     code: object = "no exit"
     said = [Path(tempfile.mkdtemp()) / name for name in ("out", "err")]
     for descriptor, path in enumerate(said, start=1):
@@ -85,6 +90,24 @@ def output_is_a_hard_link_to_the_input() -> None:
     before = Path("loads.json").read_bytes()
     plan("loads.json", "-o", "hard.json", *OPTIONS)
     assert Path("loads.json").read_bytes() == before
+
+
+def other_outputs_are_the_input() -> None:
+    """Of commands that write a file of another kind than they read."""
+    written("loads.json", "-o", "plan.json")
+    for name in ("plan.json", "loads.json"):
+        Path("link.png").unlink(missing_ok=True)
+        Path("link.png").symlink_to(name)
+        before = Path(name).read_bytes()
+        for args in (
+            ("convert", name, name, "--to", "sglang"),
+            ("convert", name, "link.png", "--to", "sglang"),
+            ("show", "plan.json", "loads.json", "-o", "link.png"),
+            ("diff", "plan.json", "plan.json", "loads.json", "-o", "link.png"),
+        ):
+            code, out, err = run(*args)
+            assert (code, out, err.count("\n")) == (2, "", 1), (args, err)
+            assert Path(name).read_bytes() == before
 
 
 def output_is_a_link() -> None:
@@ -211,6 +234,33 @@ def name_has_several_lines() -> None:
     refused("two\nlines.json", names="lines.json")
 
 
+def hostile_plans_are_refused_by_every_command() -> None:
+    written("loads.json", "-o", "plan.json")
+    texts = {
+        "cut": Path("plan.json").read_text()[:500],
+        "nested": "[" * 100_000,
+        "map": '{"physical_to_logical_map": [[0, 1, 2, -1]]}',
+        "huge": '{"physical_to_logical_map": [[0, 99999999999]]}',
+        "empty": "",
+        "escape": '{"\\u001b[31m": 1}',
+    }
+    for name, text in texts.items():
+        file = f"{name}.json"
+        Path(file).write_text(text)
+        for args in (
+            ("show", file, "--gpus", "2"),
+            ("diff", file, "plan.json"),
+            ("diff", "plan.json", file, "loads.json"),
+            ("convert", file, "out.json", "--to", "vllm-ascend", "--gpus", "2"),
+            ("plan", "loads.json", "--current", file),
+        ):
+            code, out, err = run(*args)
+            assert (code, out, err.count("\n")) == (2, "", 1), (args, err)
+            assert file in err, (args, err)
+            assert err.strip().isprintable(), err
+        assert not Path("out.json").exists()
+
+
 def sizes_are_huge() -> None:
     for option in ("--gpus", "--replicas", "--nodes", "--groups"):
         code, _, err = plan("loads.json", option, "1000000000", "-o", "plan.json")
@@ -220,6 +270,7 @@ def sizes_are_huge() -> None:
 
 OUTPUTS: tuple[Callable[[], None], ...] = (
     output_is_the_input, output_is_the_input_by_another_path, output_is_a_link_to_the_input,
+    other_outputs_are_the_input,
     output_is_a_hard_link_to_the_input, output_is_a_link, output_is_a_fifo, output_is_a_device,
     output_is_a_folder, output_keeps_its_mode, saves_write_through_links_and_keep_modes,
     saves_refuse_what_is_no_file,
@@ -227,7 +278,7 @@ OUTPUTS: tuple[Callable[[], None], ...] = (
 COMPLAINTS: tuple[Callable[[], None], ...] = (
     input_may_not_be_read, folder_may_not_be_written, disk_is_full, keys_come_twice,
     steps_sum_up_to_infinity, loads_do_not_fit_the_sizes, name_has_an_escape_character,
-    name_has_several_lines, sizes_are_huge,
+    name_has_several_lines, sizes_are_huge, hostile_plans_are_refused_by_every_command,
 )  # fmt: skip
 
 
@@ -242,5 +293,5 @@ def attack(act: Callable[[], None]) -> Problems:
 
 def cases(long: bool) -> dict[str, Callable[[], Problems]]:
     """Everything that is tried with the command in one process."""
-    eplb_np.warmup(["hybrid"])
+    eplb_np.warmup(["refined"])
     return {act.__name__: lambda act=act: attack(act) for act in (*OUTPUTS, *COMPLAINTS)}

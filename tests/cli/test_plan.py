@@ -52,7 +52,7 @@ def files_of(folder):
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
-@pytest.mark.parametrize("policy", ["hybrid", "deepseek"])
+@pytest.mark.parametrize("policy", ["hybrid", "deepseek", "refined"])
 def test_plan_is_made_and_written(policy, suffix, run, folder):
     code, out, err = run("plan", "loads.npy", *OPTIONS, "--policy", policy, "-o", f"p{suffix}")
     assert (code, err) == (0, "")
@@ -64,12 +64,12 @@ def test_plan_is_made_and_written(policy, suffix, run, folder):
 
 def test_summary_for_people(run):
     _, out, _ = run("plan", "loads.npy", *OPTIONS)
-    made = make_plan(LOAD[MOE], **SIZES)
+    made = make_plan(LOAD[MOE], **SIZES, policy="refined")
     before = in_order_plan(2, made.topology).balancedness(LOAD[MOE])
     assert "loads.npy" in out
     assert "2 MoE layers planned; 2 dense (all zero), left out: 0, 2" in out
-    assert "12 experts in 16 slots on 8 GPUs, 2 replicas per GPU" in out
-    assert re.search(r"hybrid, hierarchical placement *\n", out)
+    assert "12 experts in 16 slots on 8 GPUs of 2 nodes, 2 replicas per GPU" in out
+    assert re.search(r"refined, hierarchical placement *\n", out)
     assert f"{before:.4f} before" in out
     assert f"{made.balancedness(LOAD[MOE]):.4f} after" in out
     assert re.search(r"worst layer +[13], at 0\.\d{4}", out)
@@ -86,7 +86,7 @@ def test_summary_for_machines(run):
     by_layer = eplb_np.layer_balancedness(gpu_load)
     expected = {
         "loads": "loads.npy", "num_layers": 2, "moe_layer_ids": MOE, "dense_layer_ids": DENSE,
-        "num_experts": 12, **SIZES, "replicas_per_gpu": 2, "policy": "hybrid",
+        "num_experts": 12, **SIZES, "replicas_per_gpu": 2, "policy": "refined",
         "placement": "hierarchical", "output": "p.json",
         "balancedness_before": in_order_plan(2, made.topology).balancedness(LOAD[MOE]),
         "balancedness_after": made.balancedness(LOAD[MOE]),
@@ -118,7 +118,7 @@ def test_steps_in_order_are_forecast_from(run, folder):
     _, out, _ = run("plan", "steps.npy", *OPTIONS, "-o", "steps.json")
     assert "3 steps in order, from which the next one is forecast" in out
     assert "steps without load, which are left out: 1 of 4" in out
-    expected = make_plan(STEPS[[0, 1, 3]][:, MOE], **SIZES, moe_layer_ids=MOE)
+    expected = make_plan(STEPS[[0, 1, 3]][:, MOE], **SIZES, policy="refined", moe_layer_ids=MOE)
     assert Plan.load("steps.json") == expected
 
 
@@ -128,9 +128,11 @@ def test_steps_in_no_known_order_are_summed(name, option, run, folder):
     Path("steps.json").write_text(json.dumps({"logical_count": STEPS.tolist()}))
     _, out, _ = run("plan", name, *OPTIONS, *option, "-o", "plan.json")
     assert "3 steps, summed" in out
-    expected = make_plan(STEPS.sum(axis=0)[MOE], **SIZES, moe_layer_ids=MOE)
+    expected = make_plan(STEPS.sum(axis=0)[MOE], **SIZES, policy="refined", moe_layer_ids=MOE)
     assert Plan.load("plan.json") == expected
-    assert expected != make_plan(STEPS[[0, 1, 3]][:, MOE], **SIZES, moe_layer_ids=MOE)
+    assert expected != make_plan(
+        STEPS[[0, 1, 3]][:, MOE], **SIZES, policy="refined", moe_layer_ids=MOE
+    )
 
 
 def test_steps_that_somebody_knows_to_be_in_order(run, folder):
@@ -150,7 +152,7 @@ def test_a_plan_is_written_for_an_engine(run, folder):
     )
     assert "layers that are not planned, and hold the experts in order: 2" in summary["notes"]
     rows = json.loads(Path("p.json").read_text())["physical_to_logical_map"]
-    made = make_plan(LOAD[MOE], **SIZES)
+    made = make_plan(LOAD[MOE], **SIZES, policy="refined")
     assert [rows[layer] for layer in MOE] == made.phy2log.tolist()
 
 
@@ -158,7 +160,7 @@ def test_a_plan_is_written_for_an_engine(run, folder):
     ("options", "said"),
     [
         (["-o", "p.npz", "--to", "sglang"], "unknown file suffix"),
-        (["-o", "p.json", "--to", "sglang", "--hidden-layers", "3"], "num_hidden_layers=3"),
+        (["-o", "p.json", "--to", "sglang", "--hidden-layers", "3"], "--hidden-layers=3"),
         (["-o", "p.json", "--to", "numpy"], "no format of plans that are written"),
         (["--format", "sglang"], "not of format 'sglang'"),
         (["--format", "other"], "no format of loads"),
@@ -200,7 +202,7 @@ def test_a_model_whose_layers_nobody_counted_needs_their_number(run, folder):
     options = [*OPTIONS, "-o", "p.json", "--to", "sglang"]
     code, _, err = run("plan", "moe.npy", *options)
     assert code == 2
-    assert "give num_hidden_layers" in err
+    assert "give --hidden-layers" in err
     code, _, _ = run("plan", "moe.npy", *options, "--hidden-layers", "4")
     assert code == 0
     assert len(json.loads(Path("p.json").read_text())["physical_to_logical_map"]) == 4
@@ -212,14 +214,12 @@ def test_a_global_placement_says_why(run):
 
 
 def test_replicas_that_gpus_do_not_divide_are_for_the_refined_policy(run):
-    code, out, _ = run(
-        "plan", "loads.npy", "--replicas", "19", "--gpus", "8", "--policy", "refined"
-    )
+    code, out, _ = run("plan", "loads.npy", "--replicas", "19", "--gpus", "8")
     assert code == 0
     assert "19 slots on 8 GPUs, 2 or 3 replicas per GPU" in out
-    code, _, err = run("plan", "loads.npy", "--replicas", "19", "--gpus", "8")
+    code, _, err = run("plan", "loads.npy", "--replicas", "19", "--gpus", "8", "--policy", "hybrid")
     assert code == 2
-    assert "policy='refined', which does not need a multiple" in err
+    assert "--policy='refined', which does not need a multiple" in err
 
 
 def test_names_are_printed_as_they_are(run, folder):
@@ -249,11 +249,11 @@ BAD = {
     "unknown format": (["code.npy"], ["code.npy", "no known format", "sglang"]),
     "NaN": (["nan.npy", *OPTIONS], ["nan.npy", "layer 3, expert 5"]),
     "all dense": (["zero.npy", *OPTIONS], ["zero.npy", "all 4 layers are zero"]),
-    "sizes": (["loads.npy", "--replicas", "30"], ["loads.npy", "num_replicas=30", "num_gpus=32"]),
-    "huge": (["loads.npy", "--gpus", "1000000000"], ["num_gpus=1000000000", "at most 1048576"]),
+    "sizes": (["loads.npy", "--replicas", "30"], ["loads.npy", "--replicas=30", "--gpus=32"]),
+    "huge": (["loads.npy", "--gpus", "1000000000"], ["--gpus=1000000000", "at most 1048576"]),
     "more GPUs than slots": (
-        ["loads.npy", "--gpus", "1000000"],
-        ["num_replicas=288", "num_gpus=1000000", "a slot"],
+        ["loads.npy", "--replicas", "288", "--gpus", "1000000"],
+        ["--replicas=288", "--gpus=1000000", "a slot"],
     ),
     "beyond float32": (["large.npy"], ["large.npy", "layer 3", "2**127"]),
     "steps beyond float64": (["steps.npy"], ["steps.npy", "layer 1", "2**127"]),
@@ -272,7 +272,7 @@ BAD = {
     "no such option": (["--no-such"], ["--no-such", "eplb-np plan --help"]),
     "policy": (["--policy", "best"], ["--policy", "'best'", "'hybrid'"]),
     "too many files": (["loads.npy", "loads.npy"], ["loads.npy", "unexpected"]),
-    "zero": (["loads.npy", "--gpus", "0"], ["num_gpus=0", "at least 1"]),
+    "zero": (["loads.npy", "--gpus", "0"], ["--gpus=0", "at least 1"]),
     "output": (["loads.npy", *OPTIONS, "-o", "p.txt"], ["p.txt", ".json, .npz"]),
 }
 
@@ -315,7 +315,9 @@ def test_bad_input_is_one_line_on_stderr(json_wanted, kind, run, folder):
 
 
 def test_a_bad_output_fails_before_anything_is_done(run, monkeypatch):
-    monkeypatch.setattr("eplb_np.cli.plan.read_loads", lambda path: pytest.fail("loads were read"))
+    monkeypatch.setattr(
+        "eplb_np.cli.options.read_loads", lambda *_, **__: pytest.fail("loads were read")
+    )
     code, _, err = run("plan", "loads.npy", *OPTIONS, "-o", "plan.yaml")
     assert code == 2
     assert "plan.yaml" in err
@@ -542,7 +544,8 @@ def test_the_output_goes_through_links_and_keeps_its_mode(run, folder):
     assert Plan.load("target.json").num_layers == 2
 
 
-def test_no_command_is_one_line(run):
+def test_no_command_is_the_help(run):
     code, out, err = run()
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "eplb-np --help" in err
+    assert (code, err) == (0, "")
+    assert out == run("--help")[1] == run("-h")[1]
+    assert "Make a plan from loads" in out

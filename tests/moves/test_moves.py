@@ -1,13 +1,16 @@
 """From one plan to another: every fetch has a source, and no expert loses its last copy."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from plans import make_moves, plan_of, random_plan
 from support import fewer, refused
 
 import eplb_np
-from eplb_np import Topology
+from eplb_np import Plan, Topology
 from eplb_np.moves import Move
+from eplb_np.moves.fetches import count_fetches
 
 
 def random_topology(generator) -> Topology:
@@ -81,6 +84,30 @@ def test_a_second_replica_on_a_gpu_is_copied_there() -> None:
     moves = new.moves_from(old)
     assert (len(moves), moves.num_fetched) == (1, 0)
     assert eplb_np.moved_replicas(old.phy2log, new.phy2log, 2) == 1
+
+
+def held_by_gpus(plan: Plan) -> Counter:
+    """How often each GPU holds an expert, by layer, GPU and expert."""
+    slots = zip(*np.nonzero(plan.phy2log >= 0), strict=True)
+    gpu = plan.topology.gpu_of_slot
+    return Counter((layer, gpu[slot], plan.phy2log[layer, slot]) for layer, slot in slots)
+
+
+def test_fetches_are_counted_by_expert_and_moved_replicas_one_by_one() -> None:
+    generator = np.random.default_rng(3)
+    differ = 0
+    for _ in range(fewer(200, 40)):
+        topology = random_topology(generator)
+        old, new = (random_plan(generator, 2, topology) for _ in range(2))
+        before, after = held_by_gpus(old), held_by_gpus(new)
+        fetched = new.moves_from(old).num_fetched
+        moved = count_fetches(old.phy2log, new.phy2log, topology.gpu_of_slot)
+        assert fetched == len(after.keys() - before.keys())
+        assert moved == (after - before).total()
+        differ += moved - fetched
+        if max(after.values()) == 1:
+            assert moved == fetched
+    assert differ > 0
 
 
 @pytest.mark.parametrize(

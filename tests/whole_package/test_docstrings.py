@@ -15,8 +15,9 @@ NOT_ASKED_FOR = {"EX01", "SA01", "ES01", "GL01", "SS05"}
 
 
 def public_names():
-    package = (eplb_np, eplb_np.cuda, eplb_np.io, eplb_np.replay, eplb_np.workloads)
-    for module in (*package, *engine_modules()):
+    names = ("comparison", "cuda", "io", "pictures", "replay", "sweeps", "workloads")
+    rooms = (getattr(eplb_np, name) for name in names)
+    for module in (eplb_np, *rooms, *engine_modules()):
         for name in module.__all__:
             public = getattr(module, name)
             if not (inspect.isclass(public) or inspect.isfunction(public)):

@@ -6,7 +6,20 @@ import stat
 import pytest
 from support import copy_package, output_of
 
-HEAVY = ["numba", "llvmlite", "torch", "jax", "tensorflow", "matplotlib", "click", "rich", "scipy"]
+HEAVY = [
+    "numba",
+    "llvmlite",
+    "torch",
+    "jax",
+    "tensorflow",
+    "matplotlib",
+    "pandas",
+    "distributed",
+    "multiprocessing",
+    "click",
+    "rich",
+    "scipy",
+]
 LOADED = f"import eplb_np, sys; print([m for m in {HEAVY} if m in sys.modules])"
 PLAN = "import eplb_np; print(eplb_np.replicate_experts([[9, 1, 1]], 5)[2].tolist())"
 
