@@ -39,7 +39,7 @@ class Terminal:
     def wait_for(self, pattern):
         """Read until a pattern has been shown, and return its match."""
         end = time.monotonic() + TIMEOUT
-        while not (found := re.search(pattern, self.text)):
+        while not (found := re.search(pattern, self.plain)):
             if not self._read(end - time.monotonic()):
                 raise AssertionError(f"{pattern!r} was not shown: {self.text!r}")
         return found
@@ -57,14 +57,13 @@ class Terminal:
         return code, self.text
 
     @property
-    def raw(self):
-        """All that was sent, colours and movements of the cursor included."""
+    def text(self):
         return self._shown.decode(errors="replace")
 
     @property
-    def text(self):
-        """All that was sent, but for these; a bar stands there as often as it was drawn."""
-        return ESCAPES.sub("", self.raw).replace("\r\n", "\n")
+    def plain(self):
+        """What was shown, without colours and movements of the cursor."""
+        return ESCAPES.sub("", self.text).replace("\r\n", "\n")
 
     def _read(self, seconds):
         if not select.select([self._master], [], [], max(seconds, 0))[0]:

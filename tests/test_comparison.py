@@ -93,6 +93,16 @@ def test_what_cannot_plan_for_the_sizes_is_left_out(history):
     ]  # fmt: skip
 
 
+def test_what_no_plans_exceed_is_of_the_windows_that_are_judged():
+    """One expert on each GPU: the bound is the largest expert, in every window another share."""
+    load = np.ones((3, 1, 4))
+    load[:, 0, 0] = [1, 2, 5]
+    compared = compare(load, Topology(4, 4, 4))
+    assert compared.replays_at_most == pytest.approx((5 / 4 + 8 / 4) / (2 + 5))
+    assert compared.replays[0].replay.balancedness == pytest.approx(compared.replays_at_most)
+    assert compared.at_most == pytest.approx(17 / 4 / 8)
+
+
 def test_windows_without_load_are_balanced():
     assert windows_at_most(np.zeros((2, 3, 16)), TOPOLOGY) == 1.0
 

@@ -6,7 +6,17 @@ from support import fewer, needs_jit, refused
 
 import eplb_np
 from eplb_np import Topology, workloads
-from eplb_np.replay import knowing_the_future, mending, once, replanning, replay
+from eplb_np.policies import POLICIES
+from eplb_np.replay import (
+    Replay,
+    knowing_the_future,
+    mending,
+    once,
+    planner_named,
+    replanning,
+    replay,
+    replay_windows,
+)
 
 TOPOLOGY = Topology(16, 20, 4)
 
@@ -71,6 +81,62 @@ def test_too_few_windows_are_refused() -> None:
         replay(np.ones((1, 3, 16)), once(TOPOLOGY))
     with refused("first_window=0", "at least 1"):
         replay(np.ones((2, 3, 16)), once(TOPOLOGY), first_window=0)
+
+
+def test_a_replay_is_made_window_by_window() -> None:
+    load = small_trace().load
+    whole = replay(load, replanning(TOPOLOGY, "deepseek"), first_window=3)
+    planned = []
+    planner = replanning(TOPOLOGY, "deepseek")
+
+    def watched(history, current):
+        planned.append(len(history))
+        return planner(history, current)
+
+    windows = replay_windows(load, watched, first_window=3)
+    assert planned == []
+    first = [next(windows), next(windows)]
+    assert planned == [row.window for row in first] == [3, 4]
+    part = Replay.of_windows(first)
+    assert (part.first_window, part.num_replicas) == (3, whole.num_replicas)
+    for figure in ("mean_time", "longest_time", "moved"):
+        assert getattr(part, figure).tolist() == getattr(whole, figure)[:2].tolist()
+    assert Replay.of_windows([*first, *windows]).balancedness == whole.balancedness
+    with refused("no window"):
+        Replay.of_windows([])
+    with refused("1 window(s)"):  # at the call, not at the first window
+        replay_windows(load[:1], planner)
+
+
+def test_planners_by_name() -> None:
+    load = small_trace().load
+    others = {
+        "once": once(TOPOLOGY),
+        **{f"replan-{policy}": replanning(TOPOLOGY, policy, 2) for policy in POLICIES},
+        "mend": mending(TOPOLOGY),
+    }
+    for name, planner in others.items():
+        found = replay(load, planner_named(name, TOPOLOGY, 2))
+        expected = replay(load, planner)
+        assert found.longest_time.tolist() == expected.longest_time.tolist()
+    kept = replay(load, planner_named("in-order", TOPOLOGY))
+    plan = eplb_np.in_order_plan(3, TOPOLOGY)
+    assert kept.window_balancedness == pytest.approx([plan.balancedness(w) for w in load[1:]])
+    assert kept.moved.sum() == 0
+    with refused("'best' is unknown", "in-order, once, replan-hybrid"):
+        planner_named("best", TOPOLOGY)
+    with refused("num_replicas=22", "policy='refined'"):
+        planner_named("replan-deepseek", Topology(16, 22, 4))
+
+
+def test_figures_of_the_windows_as_a_table_of_pandas() -> None:
+    pytest.importorskip("pandas")
+    result = replay(small_trace().load, replanning(TOPOLOGY, "deepseek"), first_window=4)
+    table = result.to_dataframe()
+    assert table["window"].tolist() == list(range(4, 12))
+    assert table["moved"].tolist() == result.moved.tolist()
+    assert table["balancedness"].tolist() == result.window_balancedness.tolist()
+    assert table["moved_share"].sum() == pytest.approx(result.moved_share * 7)
 
 
 GOALS = {  # scenario: points above DeepSeek's policy at least, share of slots moved at most

@@ -19,7 +19,7 @@ from eplb_np import workloads
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
-TIME = re.compile(r"\d[\d.]*(?= m?s\b)")
+TIME = re.compile(r" *\d[\d.]*(?= m?s\b)")  # in tables after more or fewer spaces
 
 
 def write_loads(folder: Path) -> None:
@@ -33,6 +33,9 @@ def write_loads(folder: Path) -> None:
         workloads.related_profiles(profile, 2, seed=0)[1] * counts[moe].sum(axis=1)[:, None]
     )
     np.save(folder / "new.npy", later)
+    profiles = workloads.related_profiles(profile, 2, seed=0)
+    trace = workloads.scenario_trace("drift", profiles, num_windows=16)
+    np.save(folder / "windows.npy", trace.load)
 
 
 def command_in(folder: Path) -> dict[str, str]:

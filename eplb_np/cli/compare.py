@@ -32,6 +32,7 @@ AT_MOST = "at most, any plan"
 
 @click.command(
     "compare",
+    short_help="Compare policies: balance, doubles, moves and time.",
     epilog=epilog(
         "eplb-np compare loads.json --gpus 32",
         "eplb-np compare loads.json --current plan.json",
@@ -159,13 +160,13 @@ def print_plans(compared: Comparison) -> None:
             (
                 str(row.summary.doubles),
                 "" if row.moved is None else str(row.moved),
-                "" if row.milliseconds is None else f"{row.milliseconds:.2f}",
+                "" if row.milliseconds is None else f"{row.milliseconds:.2f} ms",
             ),
         )
         for row in compared.plans
     ]
     lines.append(cells(AT_MOST, compared.at_most, ("", "", "")))
-    header = ["plan", "balancedness", "doubles", *(["moved"] if moves else []), "ms"]
+    header = ["plan", "balancedness", "doubles", *(["moved"] if moves else []), "time to plan"]
     sys.stdout.write("\n")
     print_table(header, lines)
 
@@ -178,10 +179,10 @@ def print_replays(compared: Comparison, first_window: int) -> None:
             f"{row.replay.balancedness:.4f}",
             f"{row.replay.window_balancedness.min():.4f}",
             f"{row.replay.moved_share:.2%}",
-            f"{row.replay.milliseconds:.2f}",
+            f"{row.replay.milliseconds:.2f} ms",
         ]
         for row in compared.replays
     ]
     lines.append([AT_MOST, f"{compared.replays_at_most:.4f}", "", "", ""])
     sys.stdout.write(f"\nOn windows not planned from, {first_window} and later:\n")
-    print_table(["planner", "balancedness", "lowest", "moved per replan", "ms"], lines)
+    print_table(["planner", "balancedness", "lowest", "moved per replan", "time per replan"], lines)

@@ -24,6 +24,9 @@ OPTIONS = {
     "num_groups": "--groups",
     "num_hidden_layers": "--hidden-layers",
     "moe_layer_ids": "--layers",
+    "num_redundant": "--redundant",
+    "slots_per_gpu": "--slots",
+    "first_window": "--first-window",
     "policy=": "--policy=",
     "format=": "--format=",
 }

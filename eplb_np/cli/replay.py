@@ -58,6 +58,7 @@ def _complete(context: click.Context, option: click.Parameter, typed: str) -> li
 
 @click.command(
     "replay",
+    short_help="Replay a history through several ways to plan.",
     epilog=epilog(
         "eplb-np replay windows.npy --gpus 32",
         "eplb-np replay windows.npy --gpus 32 --planners once,mend --first-window 8",
@@ -147,7 +148,7 @@ def replay_loads(
             write_results(output, results, about)
     if as_json:
         print_json(about)
-    elif not is_dash(output):
+    else:
         said = {
             "loads": said_loads(loads.name, recorded),
             "deployment": said_deployment(topology),
@@ -157,9 +158,10 @@ def replay_loads(
             said["slots"] = why
         if output is not None:
             said["written to"] = written_name(output)
-        print_rows(said, recorded.notes)
-        sys.stdout.write("\n")
-        print_table(*results.as_table())
+        to = sys.stderr if is_dash(output) else sys.stdout
+        print_rows(said, recorded.notes, to)
+        to.write("\n")
+        print_table(*results.as_table(), to=to)
     if stopped is not None:
         sys.stdout.flush()
         click.echo(
@@ -224,13 +226,13 @@ class Results:
                 f"{replay.window_balancedness.min():.4f}",
                 f"{replay.first_window + int(np.argmin(replay.window_balancedness))}",
                 f"{replay.moved_share:.2%}",
-                f"{replay.milliseconds:.2f}",
+                f"{replay.milliseconds:.2f} ms",
             ]
             for name, replay in self.replays.items()
         ]
         lines.append(["at most, any plan", f"{self._at_most:.4f}", "", "", "", ""])
-        header = ("planner", "balancedness", "lowest", "in window", "moved per replan", "ms")
-        return header, lines
+        names = ("planner", "balancedness", "lowest", "in window", "moved per replan")
+        return (*names, "time per replan"), lines
 
 
 def write_results(output: Path, results: Results, about: dict[str, Any]) -> None:

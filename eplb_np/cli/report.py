@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +23,12 @@ from eplb_np.cli.options import (
     Sizes,
     a_file,
     epilog,
+    json_option,
     loads_options,
     sizes_options,
     topology_from,
 )
-from eplb_np.cli.output import print_rows, progress
+from eplb_np.cli.output import print_json, print_rows, progress
 from eplb_np.cli.plan_files import read_plan_file
 from eplb_np.cli.report_sections import Findings, headlines, sections_of
 from eplb_np.cli.report_typed import Typed
@@ -37,6 +37,7 @@ from eplb_np.cli.streams import (
     check_one_reader,
     is_dash,
     name_of,
+    stream_beside,
     write_through,
     written_name,
 )
@@ -74,6 +75,7 @@ POLICY = cast(PolicyName, DEFAULT_POLICY)
 @windows_options
 @expert_bytes_option
 @click.option("-o", "--output", type=a_file, required=True, help="Page of HTML to write.")
+@json_option
 def report(
     loads: Loads,
     sizes: Sizes,
@@ -82,6 +84,7 @@ def report(
     num_windows: int,
     expert_bytes: int | None,
     output: Path,
+    as_json: bool,
 ) -> None:
     """Write one page of HTML on LOADS, with pictures and with the commands for each part.
 
@@ -122,11 +125,12 @@ def report(
         **headlines(found, typed),
         "written to": written_name(output),
     }
-    print_rows(
-        {name: said for name, said in lines.items() if said},
-        recorded.notes,
-        sys.stderr if is_dash(output) else sys.stdout,
-    )
+    lines = {name: said for name, said in lines.items() if said}
+    to = stream_beside(output)
+    if as_json:
+        print_json({**lines, "notes": list(recorded.notes)}, to)
+    else:
+        print_rows(lines, recorded.notes, to)
 
 
 def _check(output: Path, *sources: Path | None) -> None:

@@ -50,6 +50,7 @@ def _sizes_option(name: str, what: str) -> Callable[..., Any]:
 
 @click.command(
     "sweep",
+    short_help="Measure balance against memory: what to buy.",
     epilog=epilog(
         "eplb-np sweep loads.json --gpus 16,32,72 --redundant 0,16,32,64",
         "eplb-np sweep windows.npy --gpus 32 --nodes 1,4 --groups 8 -o sweep.jsonl",
@@ -197,6 +198,8 @@ def _sweeping() -> Iterator[None]:
             yield
         except (ConnectionError, ChildProcessError) as error:
             raise OneLineError(printable(str(error))) from None
+        except ModuleNotFoundError as error:
+            raise OneLineError(str(error), NOT_WRITTEN) from None
 
 
 def _default_jobs(asked: Asked, run: Running) -> int:

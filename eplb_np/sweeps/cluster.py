@@ -27,7 +27,7 @@ def measure_on_cluster(
 
     The loads go to the cluster once. They are the result of a task, so that they are there again
     when the only worker that held them is gone; data that is scattered would be lost. Raises
-    ``ValueError`` without `distributed`, and ``ConnectionError`` if the cluster cannot be reached
+    ``ModuleNotFoundError`` without `distributed`, and ``ConnectionError`` if the cluster cannot be reached
     or cannot work.
     """
     client = _connect(address)
@@ -112,8 +112,8 @@ def _connect(address: str) -> Any:
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{error.name} is not installed: run pip install 'eplb-np[dask]'"
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed: run pip install 'eplb-np[dask]'", name=error.name
         ) from None
     client = _answered(
         lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False),  # type: ignore[no-untyped-call,unused-ignore]

@@ -18,14 +18,14 @@ from typing import Any
 
 from eplb_np._arguments import said_by
 from eplb_np._files.json_text import parse_json
-from eplb_np._files.reading import check_regular, printable, reading
+from eplb_np._files.reading import printable, reading
 from eplb_np._files.targets import target_of
 from eplb_np.sweeps.cases import Case
 from eplb_np.sweeps.measure import SweptCase
 
 FORMAT = "eplb_np.sweep"
 BEGINNING = f'{{"format": "{FORMAT}"'.encode()
-LARGEST_FILE = 1 << 26
+LARGEST_FILE = 1 << 24  # 40,000 cases
 LONGEST_LINE = 1 << 12
 NOT_OURS = "it holds no results of a sweep: give another file"
 
@@ -49,11 +49,10 @@ class ResultsFile:
 
     def __init__(self, path: str | os.PathLike[str], header: Mapping[str, Any]) -> None:
         target = target_of(path).path
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
         self._path = path
         self._file = os.open(target, flags, 0o666)
         try:
-            check_regular(os.fstat(self._file))
             self._lock()
             with reading(path):
                 self.done = self._read(header)

@@ -224,8 +224,9 @@ def sweep(
     ------
     ValueError
         If the load is not valid or has no more than ``first_window`` windows, a case does not
-        fit, ``path`` holds something else than results of this sweep, or ``distributed`` is not
-        installed.
+        fit, or ``path`` holds something else than results of this sweep.
+    ModuleNotFoundError
+        If ``distributed`` is asked for and not installed.
     OSError
         If the file cannot be written; a `ChildProcessError` if processes are killed again and
         again; a `ConnectionError` if the cluster does not answer or cannot work.

@@ -1,12 +1,15 @@
 """``eplb-np plan``: sizes that follow from the model, the plan in use, limits, and streams."""
 
+import io
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from eplb_np import MoveLimits, Plan, Topology, in_order_plan, make_plan, moved_replicas
+from eplb_np.__main__ import main
 from eplb_np.cli.options import Sizes, topology_from
 from eplb_np.io import write_plan
 
@@ -116,6 +119,9 @@ def test_a_node_that_carries_more_than_its_share_is_said(command, made):
     found = asdict(made.new.summary(made.rows))
     for name in ("node_share", "busiest_node", "busiest_node_layers", "doubles"):
         assert summary[name] == found[name]
+    sizes = ["--replicas", "16", "--gpus", "8", "--nodes", "2", "--groups", "4"]
+    out = command("plan", "loads.npy", *sizes)[1]
+    assert f"the busiest carries {found['node_share']:.4f} times the mean; it is node" in out
     one_node = command("plan", "loads.npy", "--gpus", "8")[1]
     assert "times the mean" not in one_node
 
@@ -144,11 +150,22 @@ def test_bad_standard_input_is_one_line(given, said, command):
     assert err.startswith(f"eplb-np: {said}")
 
 
-def test_endless_standard_input_is_refused(command, monkeypatch):
-    monkeypatch.setattr("eplb_np.cli.streams.LARGEST_UNPACKED", 1 << 20)
-    code, _, err = command("plan", "-", given=b"[" * (1 << 20) + b"[")
-    assert code == 2
-    assert "standard input: it has more than 1 MiB: give the name of a file" in err
+class Endless(io.BytesIO):
+    """Gives as much as it is asked for, and no more than that."""
+
+    def read(self, size=-1):
+        assert size >= 0, "everything was asked for"
+        return b"[" * size
+
+
+def test_endless_standard_input_is_refused(files, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Endless()))
+    monkeypatch.setattr("sys.argv", ["eplb-np", "plan", "-"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == (
+        "eplb-np: standard input: it has more than 128 MiB: give the name of a file\n"
+    )
 
 
 def test_a_plan_in_use_from_standard_input(command, made, files):

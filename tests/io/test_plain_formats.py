@@ -138,7 +138,7 @@ def test_loads_that_are_not_whole_stay_so(read, tmp_path):
 
 def test_other_loads_are_not_written(read, tmp_path):
     loads = read(as_list(COUNTS))
-    with refused("no format of loads that are written", "sglang, lmdeploy"):
+    with refused("no format of loads that are written", "sglang, numpy, lmdeploy"):
         write_loads(loads, tmp_path / "loads.json", "json")
     with refused("suffix", ".json"):
         write_loads(loads, tmp_path / "loads.txt", "lmdeploy")

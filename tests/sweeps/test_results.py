@@ -118,20 +118,20 @@ def test_other_files_are_left_alone(kind, tmp_path):
 
 
 BAD_LINES = {
-    "no JSON": "{",
-    "no object": "[1]",
-    "another object": '{"num_gpus": 4}',
-    "nested": "[" * 3000,
-    "long": '{"a": "' + "x" * 5000 + '"}',
+    "no JSON": ("{", "damaged"),
+    "no object": ("[1]", "damaged"),
+    "another object": ('{"num_gpus": 4}', "no result"),
+    "nested": ("[" * 3000, "damaged"),
+    "long": ('{"a": "' + "x" * 5000 + '"}', "too long"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_LINES)
 def test_a_damaged_line_is_named(kind, path):
     lines = path.read_text().splitlines()
-    lines[2] = BAD_LINES[kind]
+    lines[2], said = BAD_LINES[kind]
     path.write_text("\n".join(lines) + "\n")
-    with refused(str(path), "line 3"):
+    with refused(str(path), "line 3", said):
         sweep(LOAD, CASES, path=path)
 
 
