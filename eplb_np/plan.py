@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,9 @@ from eplb_np.plan_files import PLAN_FILE, fields_of_file
 from eplb_np.policies import Device, Split, check_split, function_named, log2phy_width
 from eplb_np.summaries import Placed, PlanSummary, plan_html, slot_columns, summarize
 from eplb_np.topology import Placement, Topology, stored_sizes
+
+if TYPE_CHECKING:
+    from pandas import DataFrame  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 
 @dataclass(frozen=True, eq=False)
@@ -465,7 +468,7 @@ class Plan:
         check_maps(self.phy2log, self.phyrank, self.topology)
         check_layer_ids(self.moe_layer_ids or (), self.num_layers)
 
-    def to_dataframe(self) -> Any:
+    def to_dataframe(self) -> DataFrame:
         """Make a data frame with a row for each slot of each layer.
 
         Returns

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eplb_np._notebook import as_frame
 from eplb_np.topology import Topology
+
+if TYPE_CHECKING:
+    from pandas import DataFrame  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 
 class Move(NamedTuple):
@@ -109,7 +112,7 @@ class Moves:
         """
         return int((self.source_gpu != self.gpu).sum())
 
-    def to_dataframe(self) -> Any:
+    def to_dataframe(self) -> DataFrame:
         """Make a data frame with a row for each fetch.
 
         Returns

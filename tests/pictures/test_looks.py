@@ -111,8 +111,11 @@ def test_titles_and_legends_do_not_overlap_the_axes():
                 assert apart, name
 
 
-def test_notebooks_show_pictures_sharply():
-    picture = DRAW["replicas"]("light")
+@pytest.mark.parametrize("name", DRAW)
+def test_notebooks_show_pictures_sharply(name):
+    picture = DRAW[name]("light")
+    pixels = picture.get_size_inches() * 96
+    np.testing.assert_allclose(pixels, np.round(pixels), atol=1e-6)
     png, about = picture._repr_png_()
     assert png.startswith(b"\x89PNG")
     width, height = (int.from_bytes(png[place : place + 4], "big") for place in (16, 20))
