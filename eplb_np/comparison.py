@@ -39,7 +39,7 @@ class ComparedPlan:
     plan : Plan
         The plan.
     summary : PlanSummary
-        The plan under the load: its balance, doubles, nodes.
+        The plan under the load: its balance, duplicates, nodes.
     moved : int or None
         Replicas that GPUs would fetch to change from the plan in use to this one, as
         `moved_replicas` counts them. None if no plan is in use.

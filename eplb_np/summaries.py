@@ -47,7 +47,7 @@ class PlanSummary:
         Layers in which it carries more than any other node. 0 on one node, or if no node does.
     most_replicas, fewest_replicas : int
         Replicas of the expert that has the most, or the fewest, in any layer.
-    doubles : int
+    duplicates : int
         Replicas beyond the first of an expert on one GPU, in all layers: weights that a GPU holds
         twice.
     most_slots, fewest_slots : int
@@ -63,7 +63,7 @@ class PlanSummary:
     busiest_node_layers: int
     most_replicas: int
     fewest_replicas: int
-    doubles: int
+    duplicates: int
     most_slots: int
     fewest_slots: int
 
@@ -73,7 +73,7 @@ class PlanSummary:
             "worst layer": f"{self.worst_layer_id}, at {self.worst_layer_balancedness:.4f}",
             "busiest node": f"{self.node_share:.4f} times the load of the mean node",
             "replicas of an expert": f"{self.fewest_replicas} to {self.most_replicas}",
-            "doubles": said_doubles(self.doubles),
+            "duplicates": said_duplicates(self.duplicates),
             "slots of a GPU": f"{self.fewest_slots} to {self.most_slots}",
         }
         if self.busiest_node_layers:
@@ -113,13 +113,13 @@ def summarize(
         busiest_node_layers=busiest_layers,
         most_replicas=int(placed.logcnt.max()),
         fewest_replicas=int(placed.logcnt.min()),
-        doubles=count_doubles(placed.phy2log, topology),
+        duplicates=count_duplicates(placed.phy2log, topology),
         most_slots=int(slots.max()),
         fewest_slots=int(slots.min()),
     )
 
 
-def count_doubles(phy2log: NDArray[np.signedinteger[Any]], topology: Topology) -> int:
+def count_duplicates(phy2log: NDArray[np.signedinteger[Any]], topology: Topology) -> int:
     """Count the replicas [L, P] beyond the first of an expert on one GPU."""
     place = np.arange(len(phy2log))[:, None] * topology.num_gpus + topology.gpu_of_slot
     held = (place * topology.num_experts + phy2log)[phy2log >= 0]
@@ -156,7 +156,7 @@ def plan_html(placed: Placed, policy: str) -> str:
         "GPUs": f"{topology.num_gpus} on {topology.num_nodes} nodes",
         "policy": f"{policy}, {topology.placement} placement",
         "replicas of an expert": f"{logcnt.min()} to {logcnt.max()}",
-        "doubles": said_doubles(count_doubles(placed.phy2log, topology)),
+        "duplicates": said_duplicates(count_duplicates(placed.phy2log, topology)),
     }
     gpus = range(min(topology.num_gpus, SHOWN_GPUS))
     slots = [range(*topology.first_slots[gpu : gpu + 2].tolist()) for gpu in gpus]
@@ -168,9 +168,9 @@ def plan_html(placed: Placed, policy: str) -> str:
     )
 
 
-def said_doubles(doubles: int) -> str:
+def said_duplicates(duplicates: int) -> str:
     """Say how many replicas are beyond the first of their expert on a GPU."""
-    return f"{doubles} replica{'' if doubles == 1 else 's'} beyond the first on a GPU"
+    return f"{duplicates} replica{'' if duplicates == 1 else 's'} beyond the first on a GPU"
 
 
 def _said_experts(row: NDArray[np.signedinteger[Any]], slots: range) -> str:

@@ -35,7 +35,7 @@ def test_a_plan_is_shown_with_the_experts_of_its_first_slots():
     assert rows["experts"] == "4 in 6 slots of each layer"
     assert rows["policy"] == f"{MADE.policy}, global placement"
     assert rows["replicas of an expert"] == "1 to 3"
-    assert rows["doubles"].startswith(str(MADE.summary(LOAD).doubles))
+    assert rows["duplicates"].startswith(str(MADE.summary(LOAD).duplicates))
     cells = Page(MADE._repr_html_()).text_of("td")
     assert cells[-4:] == [" ".join(map(str, MADE.phy2log[i, j : j + 3])) for i in (0, 1)
                           for j in (0, 3)]  # fmt: skip

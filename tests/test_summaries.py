@@ -32,7 +32,7 @@ def test_each_number_of_a_small_plan():
     assert (summary.worst_layer_id, summary.worst_layer_balancedness) == (3, 25 / 40)
     assert summary.node_share == pytest.approx((80 / 50 + 80 / 50) / 2)  # the empty one has none
     assert (summary.most_replicas, summary.fewest_replicas) == (3, 1)
-    assert summary.doubles == 3
+    assert summary.duplicates == 3
     assert (summary.most_slots, summary.fewest_slots) == (2, 2)
 
 
@@ -68,7 +68,7 @@ def test_a_node_that_is_gone_and_gpus_that_differ():
     assert summary.balancedness == pytest.approx(plan.balancedness([[60, 20, 10, 10]]))
     assert summary.node_share == pytest.approx(1.0)
     assert (summary.most_slots, summary.fewest_slots) == (3, 2)
-    assert summary.doubles == 1
+    assert summary.duplicates == 1
 
 
 def test_no_load_is_balanced():

@@ -32,7 +32,7 @@ AT_MOST = "at most, any plan"
 
 @click.command(
     "compare",
-    short_help="Compare policies: balance, doubles, moves and time.",
+    short_help="Compare policies: balance, duplicates, moves and time.",
     epilog=epilog(
         "eplb-np compare loads.json --gpus 32",
         "eplb-np compare loads.json --current plan.json",
@@ -57,7 +57,7 @@ def compare_policies(
     num_windows: int,
     as_json: bool,
 ) -> None:
-    """Compare all policies on LOADS: balance, doubles, moves and time, side by side.
+    """Compare all policies on LOADS: balance, duplicates, moves and time, side by side.
 
     Every policy plans from LOADS, of several steps from their sum, and is judged on it. Beside
     them is the plan that serving stacks start with, the experts in order, and what no plan can
@@ -123,7 +123,7 @@ def as_json_of(compared: Comparison) -> dict[str, Any]:
                 "name": row.name,
                 "balancedness": row.summary.balancedness,
                 "node_share": row.summary.node_share,
-                "doubles": row.summary.doubles,
+                "duplicates": row.summary.duplicates,
                 "moved": row.moved,
                 "milliseconds": row.milliseconds,
             }
@@ -150,15 +150,15 @@ def print_plans(compared: Comparison) -> None:
     moves = any(row.moved is not None for row in compared.plans)
 
     def cells(name: str, balancedness: float, others: Sequence[str]) -> list[str]:
-        doubles, moved, milliseconds = others
-        return [name, f"{balancedness:.4f}", doubles, *([moved] if moves else []), milliseconds]
+        duplicates, moved, milliseconds = others
+        return [name, f"{balancedness:.4f}", duplicates, *([moved] if moves else []), milliseconds]
 
     lines = [
         cells(
             row.name,
             row.summary.balancedness,
             (
-                str(row.summary.doubles),
+                str(row.summary.duplicates),
                 "" if row.moved is None else str(row.moved),
                 "" if row.milliseconds is None else f"{row.milliseconds:.2f} ms",
             ),
@@ -166,7 +166,7 @@ def print_plans(compared: Comparison) -> None:
         for row in compared.plans
     ]
     lines.append(cells(AT_MOST, compared.at_most, ("", "", "")))
-    header = ["plan", "balancedness", "doubles", *(["moved"] if moves else []), "time to plan"]
+    header = ["plan", "balancedness", "duplicates", *(["moved"] if moves else []), "time to plan"]
     sys.stdout.write("\n")
     print_table(header, lines)
 

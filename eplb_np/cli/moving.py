@@ -31,7 +31,7 @@ class Moved:
     from_other_nodes: int
     from_storage: int
     copied_within_gpus: int
-    """Slots that are filled from their own GPU: doubles, and replicas in another slot."""
+    """Slots that are filled from their own GPU: duplicates, and replicas in another slot."""
     layers: int
     """Layers in which something is fetched."""
     most_on_one_gpu: int

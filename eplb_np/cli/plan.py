@@ -100,7 +100,7 @@ class Summary:
     busiest_node: int
     busiest_node_layers: int
     most_replicas: int
-    doubles: int
+    duplicates: int
     current: str | None
     moves: Moved | None
     kernels_ready_seconds: float
@@ -314,7 +314,7 @@ def summarize(
         busiest_node=found.busiest_node,
         busiest_node_layers=found.busiest_node_layers,
         most_replicas=found.most_replicas,
-        doubles=found.doubles,
+        duplicates=found.duplicates,
         current=None if change.current is None else name_of(change.current),
         moves=moves,
         kernels_ready_seconds=made.kernels_ready_seconds,
@@ -351,7 +351,7 @@ def _rows(summary: Summary, made: Made, found: PlanSummary, sizes: Sizes) -> dic
         ),
         "worst layer": rows.worst(found),
         "nodes": rows.nodes(made.plan, found),
-        "doubles": rows.doubles(found.doubles),
+        "duplicates": rows.duplicates(found.duplicates),
         **({} if summary.moves is None else moving.said(summary.moves, made.plan)),
         "time": (
             f"{summary.plan_seconds * 1e3:.2f} ms to plan, "

@@ -168,7 +168,7 @@ def _policies(found: Findings, typed: Typed) -> list[str]:
             f"{1 / row.summary.balancedness:.3f}",
             f"{row.summary.balancedness:.4f}",
             f"{row.summary.node_share:.3f}",
-            str(row.summary.doubles),
+            str(row.summary.duplicates),
             *([str(row.moved)] if moves else []),
             "" if row.milliseconds is None else f"{row.milliseconds:.1f}",
         ]
@@ -177,7 +177,7 @@ def _policies(found: Findings, typed: Typed) -> list[str]:
     bound = [f"{1 / compared.at_most:.3f}", f"{compared.at_most:.4f}"]
     of = "the load" if found.recorded.steps is None else "the sum of all steps"
     lines.append(["at best, any plan", *bound, *[""] * (len(lines[0]) - 3)])
-    header = ["plan", "busiest GPU", "balancedness", "busiest node", "doubles"]
+    header = ["plan", "busiest GPU", "balancedness", "busiest node", "duplicates"]
     said = {"deployment": said_deployment(found.topology), "slots": found.said_slots}
     said |= {"the plan": said_plan(found, typed), "its nodes": rows.nodes(plan, found.summary)}
     parts = [

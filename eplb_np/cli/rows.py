@@ -65,7 +65,7 @@ def nodes(plan: Plan, found: PlanSummary) -> str:
     )
 
 
-def doubles(number: int) -> str:
+def duplicates(number: int) -> str:
     """Say how many slots are wasted, if any are."""
     return f"{number}: slots whose expert is on their GPU already" if number else ""
 

@@ -35,7 +35,7 @@ from eplb_np.cli.plan_files import (
 )
 from eplb_np.cli.streams import Input, check_one_reader, name_of, stream_beside
 from eplb_np.plan import Plan
-from eplb_np.summaries import PlanSummary, count_doubles
+from eplb_np.summaries import PlanSummary, count_duplicates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,7 +133,9 @@ def _rows(plan: Plan, found: PlanSummary | None, name: str, loads: str | None) -
             "worst layer": rows.worst(found),
             "nodes": rows.nodes(plan, found),
         }
-    return rows.filled(said | {"doubles": rows.doubles(count_doubles(plan.phy2log, plan.topology))})
+    return rows.filled(
+        said | {"duplicates": rows.duplicates(count_duplicates(plan.phy2log, plan.topology))}
+    )
 
 
 def _layers(plan: Plan, load: NDArray[np.float64] | None) -> list[dict[str, Any]]:
@@ -151,7 +153,7 @@ def _layers(plan: Plan, load: NDArray[np.float64] | None) -> list[dict[str, Any]
     for i, row in enumerate(table):
         row["most_replicas"] = int(plan.logcnt[i].max())
         row["of_expert"] = int(plan.logcnt[i].argmax())
-        row["doubles"] = count_doubles(plan.phy2log[i : i + 1], plan.topology)
+        row["duplicates"] = count_duplicates(plan.phy2log[i : i + 1], plan.topology)
     return table
 
 

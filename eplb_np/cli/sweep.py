@@ -217,7 +217,7 @@ def print_sweep(swept: Sweep, buy: list[SweptCase], within: float) -> None:
     history = swept.num_windows > 1
     sized = any(row.bytes_per_gpu is not None for row in swept.rows)
     header = ["GPUs", "nodes", "groups", "policy", "redundant", "slots per GPU"]
-    header += ["memory per GPU"] * sized + ["balancedness", "at most", "doubles"]
+    header += ["memory per GPU"] * sized + ["balancedness", "at most", "duplicates"]
     header += ["next windows", "moved per replan"] * history
     lines = []
     for rows in swept.curves.values():
@@ -225,7 +225,7 @@ def print_sweep(swept: Sweep, buy: list[SweptCase], within: float) -> None:
             line = [f"{row.num_gpus}", f"{row.num_nodes}", f"{row.num_groups}", row.policy]
             line += [f"{row.num_redundant}", f"{row.slots_per_gpu}"]
             line += [shown_bytes(row.bytes_per_gpu or 0)] * sized
-            line += [f"{row.balancedness:.4f}", f"{row.at_most:.4f}", f"{row.doubles}"]
+            line += [f"{row.balancedness:.4f}", f"{row.at_most:.4f}", f"{row.duplicates}"]
             if history:
                 line += [f"{row.next_windows:.4f}", f"{row.moved_share:.2%}"]
             lines.append(line)

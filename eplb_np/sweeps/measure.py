@@ -35,7 +35,7 @@ class SweptCase:
         Bytes of all layers' slots on that GPU; None if the bytes of an expert were not given.
     placement : {"hierarchical", "global"}
         Whether whole groups went to nodes.
-    doubles : int
+    duplicates : int
         Replicas beyond the first of an expert on one GPU, in all layers.
     balancedness : float
         GPU balancedness on the load that the plan was made from, of a history the sum of all
@@ -58,7 +58,7 @@ class SweptCase:
     slots_per_gpu: int
     bytes_per_gpu: int | None
     placement: str
-    doubles: int
+    duplicates: int
     balancedness: float
     at_most: float
     next_windows: float | None
@@ -132,7 +132,7 @@ def measure(case: Case, loads: SweptLoads, judging: Judging) -> SweptCase:
         slots_per_gpu=slots,
         bytes_per_gpu=None if expert_bytes is None else round(slots * num_layers * expert_bytes),
         placement=topology.placement,
-        doubles=summary.doubles,
+        duplicates=summary.duplicates,
         balancedness=summary.balancedness,
         at_most=summary.at_most,
         next_windows=next_windows,

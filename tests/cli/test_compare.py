@@ -62,7 +62,7 @@ def test_moves_from_the_plan_in_use(run):
     }
     assert found["current"] == "plan.json"
     code, out, _ = run("compare", "loads.npy", "--current", "plan.json")
-    assert re.search(r"^plan +balancedness +doubles +moved +time to plan$", out, re.MULTILINE)
+    assert re.search(r"^plan +balancedness +duplicates +moved +time to plan$", out, re.MULTILINE)
 
 
 def test_a_history_is_judged_on_windows_to_come(run):

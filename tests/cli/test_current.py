@@ -117,7 +117,7 @@ def test_a_node_that_carries_more_than_its_share_is_said(command, made):
                   "--groups", "4", "--json")[1]  # fmt: skip
     summary = json.loads(out)
     found = asdict(made.new.summary(made.rows))
-    for name in ("node_share", "busiest_node", "busiest_node_layers", "doubles"):
+    for name in ("node_share", "busiest_node", "busiest_node_layers", "duplicates"):
         assert summary[name] == found[name]
     sizes = ["--replicas", "16", "--gpus", "8", "--nodes", "2", "--groups", "4"]
     out = command("plan", "loads.npy", *sizes)[1]

@@ -64,10 +64,10 @@ def test_a_node_that_carries_more_is_shown(command, made):
     ) in out
 
 
-def test_doubles_are_shown(command):
+def test_duplicates_are_shown(command):
     plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
     Plan.save(plan, "double.json")
-    assert plan.summary([[1, 1, 1, 1]]).doubles == 1
+    assert plan.summary([[1, 1, 1, 1]]).duplicates == 1
     assert "1: slots whose expert is on their GPU already" in command("show", "double.json")[1]
 
 

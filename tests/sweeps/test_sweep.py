@@ -70,7 +70,7 @@ def test_a_case_is_judged_in_and_out_of_sample(history):
         replayed = replay(history, replanning(topology, policy, 3), first_window=2)
         assert row.case == Case(4, 20, 1, 1, policy)
         assert (row.balancedness, row.at_most) == (summary.balancedness, summary.at_most)
-        assert row.doubles == summary.doubles
+        assert row.duplicates == summary.duplicates
         assert row.next_windows == row.judged == replayed.balancedness
         assert row.moved_share == replayed.moved_share
         assert (row.num_redundant, row.slots_per_gpu, row.bytes_per_gpu) == (4, 5, 5 * 3 * 10)
@@ -108,7 +108,7 @@ def test_bad_arguments_are_refused(history):
 
 BASE = SweptCase(
     num_gpus=4, num_replicas=16, num_nodes=1, num_groups=1, policy="refined", num_redundant=0,
-    slots_per_gpu=4, bytes_per_gpu=None, placement="global", doubles=0, balancedness=0.5,
+    slots_per_gpu=4, bytes_per_gpu=None, placement="global", duplicates=0, balancedness=0.5,
     at_most=1.0, next_windows=None, moved_share=None,
 )  # fmt: skip
 
