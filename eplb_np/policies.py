@@ -95,7 +95,7 @@ def check_planned_split(split: str, policy: str, topology: Topology | None = Non
     if split != "even" and POLICIES[policy].split_planner is None:
         raise ValueError(
             f"policy={policy!r} plans for the even split only: give policy='refined' with "
-            f"split={split!r}, or leave out split"
+            f"split={split!r}, or split='even'"
         )
     if split == "even" and topology is not None and topology.bridges > 0:
         raise ValueError(

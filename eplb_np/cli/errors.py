@@ -28,6 +28,7 @@ OPTIONS = {
     "slots_per_gpu": "--slots",
     "first_window": "--first-window",
     "policy=": "--policy=",
+    "split=": "--split=",
     "format=": "--format=",
 }
 """What the command calls arguments of the library, which errors name."""

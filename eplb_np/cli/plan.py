@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -37,7 +37,7 @@ from eplb_np.io import RecordedLoads, WrittenPlan
 from eplb_np.mending.limits import MoveLimits
 from eplb_np.plan import Plan
 from eplb_np.planning import in_order_plan, make_plan
-from eplb_np.policies import PolicyName
+from eplb_np.policies import PlannedSplit, PolicyName, check_planned_split
 from eplb_np.summaries import PlanSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,11 +89,13 @@ class Summary:
     num_nodes: int
     num_groups: int
     policy: str
+    split: str
     placement: str
     replicas_per_gpu: int
     balancedness_before: float
     balancedness_after: float
     balancedness_at_most: float
+    balancedness_of_best_split: float | None
     worst_layer_id: int
     worst_layer_balancedness: float
     node_share: float
@@ -201,6 +203,13 @@ def target_options(command: F) -> F:
 @loads_options(required=False)
 @sizes_options
 @policy_option
+@click.option(
+    "--split",
+    type=click.Choice(get_args(PlannedSplit)),
+    default="even",
+    show_default=True,
+    help="How batches will be split over replicas; for best and certain, by a Splitter.",
+)
 @change_options
 @target_options
 @json_option
@@ -208,6 +217,7 @@ def plan_loads(
     loads: Loads,
     sizes: Sizes,
     policy: PolicyName,
+    split: PlannedSplit,
     change: Change,
     target: Target,
     as_json: bool,
@@ -220,6 +230,7 @@ def plan_loads(
     LOADS, the command plans a synthetic load like DeepSeek-V3's.
     """
     with one_line():
+        check_planned_split(split, policy)
         check_one_reader(loads.path, change.current)
         if target.output is not None:
             # Once more below: which layers there are is known when the loads have been read.
@@ -233,12 +244,16 @@ def plan_loads(
     with one_line():
         if target.output is not None:
             check_output(target.output, target.format, recorded.moe_layer_ids[-1], hidden_layers)
-    made = _plan(loads, recorded, sizes, policy, change)
+    planner = partial(make_plan, policy=policy, split=split)
+    made = _plan(loads, recorded, sizes, planner, change)
     written = None
     if target.output is not None:
         written = write_plan_file(made.plan, target.output, target.format, hidden_layers)
     found = made.plan.summary(recorded.load)
     summary = summarize(made, found, loads, recorded, change, written)
+    if split != "even":
+        best = made.plan.balancedness(recorded.load, split="best")
+        summary = replace(summary, split=split, balancedness_of_best_split=best)
     to = stream_beside(target.output)
     if as_json:
         print_json(asdict(summary), to)
@@ -247,7 +262,11 @@ def plan_loads(
 
 
 def _plan(
-    loads: Loads, recorded: RecordedLoads, sizes: Sizes, policy: PolicyName, change: Change
+    loads: Loads,
+    recorded: RecordedLoads,
+    sizes: Sizes,
+    planner: Callable[..., Plan],
+    change: Change,
 ) -> Made:
     """Plan from scratch or from the plan in use, twice: kernels are ready the second time."""
     ids = recorded.moe_layer_ids
@@ -257,10 +276,9 @@ def _plan(
     with one_line(about=loads.path):
         topology = topology_from(recorded.load.shape[1], sizes, current)
         plan = partial(
-            make_plan,
+            planner,
             recorded.windows,
             topology,
-            policy=policy,
             current=current,
             limits=change.limits,
             moe_layer_ids=ids,
@@ -303,11 +321,13 @@ def summarize(
         num_nodes=topology.num_nodes,
         num_groups=topology.num_groups,
         policy=plan.policy,
+        split="even",
         placement=plan.placement,
         replicas_per_gpu=topology.slots_per_gpu,
         balancedness_before=made.before.balancedness(recorded.load),
         balancedness_after=found.balancedness,
         balancedness_at_most=found.at_most,
+        balancedness_of_best_split=None,
         worst_layer_id=found.worst_layer_id,
         worst_layer_balancedness=found.worst_layer_balancedness,
         node_share=found.node_share,
@@ -349,6 +369,9 @@ def _rows(summary: Summary, made: Made, found: PlanSummary, sizes: Sizes) -> dic
             f"{summary.balancedness_after:.4f} after, "
             f"at most {summary.balancedness_at_most:.4f} for any plan"
         ),
+        "split": ""
+        if summary.balancedness_of_best_split is None
+        else f"{summary.balancedness_of_best_split:.4f} where batches are split as they come",
         "worst layer": rows.worst(found),
         "nodes": rows.nodes(made.plan, found),
         "duplicates": rows.duplicates(found.duplicates),

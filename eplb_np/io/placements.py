@@ -55,8 +55,9 @@ def placement_for(
     duplicates = _count_duplicates(plan)
     if duplicates and consumer.breaks_on_duplicates:
         raise ValueError(
-            f"{duplicates} slots hold an expert that their GPU holds already, and {consumer.name} "
-            "loses such slots: plan with policy='refined' and split='best', which avoid them"
+            f"slots that hold an expert which their GPU holds already: {duplicates}. "
+            f"{consumer.name} loses such slots: plan with policy='refined' and split='best', "
+            "which avoid them"
         )
     if duplicates:
         notes.append(f"slots that hold an expert which their GPU holds already: {duplicates}")

@@ -21,7 +21,7 @@ def made():
     topology = Topology(12, 16, num_gpus=8, num_nodes=2, num_groups=4)
     start = in_order_plan(2, topology)
     old = Plan(start.phy2log, start.phyrank, topology, "in_order", MOE)
-    new = make_plan(load[list(MOE)], topology, policy="refined", moe_layer_ids=MOE)
+    new = make_plan(load[list(MOE)], topology, split="best", moe_layer_ids=MOE)
     return SimpleNamespace(load=load, rows=load[list(MOE)], ids=MOE, old=old, new=new)
 
 

@@ -143,6 +143,22 @@ def test_steps_that_somebody_knows_to_be_in_order(run, folder):
     assert Plan.load("a.json") == Plan.load("b.json")
 
 
+@pytest.mark.parametrize("split", ["best", "certain"])
+def test_a_plan_for_split_batches(split, run):
+    code, out, _ = run("plan", "loads.npy", *OPTIONS, "--split", split, "-o", "plan.json", "--json")
+    assert code == 0
+    told = json.loads(out)
+    plan = Plan.load("plan.json")
+    assert plan == make_plan(LOAD[MOE], split=split, moe_layer_ids=MOE, **SIZES)
+    assert told["split"] == split
+    assert told["balancedness_of_best_split"] == plan.balancedness(LOAD[MOE], split="best")
+    out = run("plan", "loads.npy", *OPTIONS, "--split", split)[1]
+    assert re.search(r"^split +0\.\d{4} where batches are split", out, re.MULTILINE)
+    code, _, err = run("plan", "absent.npy", *OPTIONS, "--split", split, "--policy", "hybrid")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"--policy='refined' with --split='{split}'" in err
+
+
 def test_a_plan_is_written_for_an_engine(run, folder):
     code, out, _ = run("plan", "loads.npy", *OPTIONS, "-o", "p.json", "--to", "sglang", "--json")
     summary = json.loads(out)
@@ -505,7 +521,7 @@ def run(*args):
 with contextlib.suppress(SystemExit):  # imports what nobody may not be allowed to read
     run("loads.npy", "-o", "first.json", *{options})
 with contextlib.suppress(SystemExit):
-    run("absent.npy", *{options})
+    run("plan", "absent.npy", *{options})
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 run(*{args}, *{options})

@@ -65,7 +65,7 @@ def test_a_node_that_carries_more_is_shown(command, made):
 
 
 def test_duplicates_are_shown(command):
-    plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+    plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2, policy="hybrid")
     Plan.save(plan, "double.json")
     assert plan.summary([[1, 1, 1, 1]]).duplicates == 1
     assert "1: slots whose expert is on their GPU already" in command("show", "double.json")[1]

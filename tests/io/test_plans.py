@@ -73,7 +73,7 @@ def test_an_expert_twice_on_a_gpu_is_said_or_refused():
     assert count == 2
     _, notes = placement_for(CONSUMER, DOUBLE, None, None)
     assert notes == (f"slots that hold an expert which their GPU holds already: {count}",)
-    with refused(f"{count} slots hold an expert", "an engine loses", "split='best'"):
+    with refused(f"holds already: {count}", "an engine loses", "split='best'"):
         placement_for(CONSUMER._replace(breaks_on_duplicates=True), DOUBLE, None, None)
     placement_for(CONSUMER._replace(breaks_on_duplicates=True), PLAN, None, None)
 

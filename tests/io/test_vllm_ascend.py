@@ -144,7 +144,7 @@ def test_a_plan_of_other_sizes_is_no_current_one():
 
 
 def test_plans_that_it_could_not_serve_are_not_written(tmp_path):
-    with refused("2 slots", "vLLM Ascend loses such slots", "split='best'"):
+    with refused("already: 2", "vLLM Ascend loses such slots", "split='best'"):
         through_a_file(plan_of(np.array([[0, 0, 1, 2], [1, 1, 2, 0], [0, 1, 2, 0]]), 2))
     uneven = Topology(6, 8, 2, gpu_slots=[3, 5])
     with refused("GPUs differ in slots"):
