@@ -151,3 +151,12 @@ def test_no_results_are_an_error(results):
     (folder.path / "results" / "benchmarks.json").unlink()
     with pytest.raises(SystemExit, match="has no results: run `make bench` first"):
         regressions.main([str(folder.path)])
+
+
+def test_the_page_says_the_thresholds_of_the_configuration():
+    page = regressions.BENCHMARKS.parent / "docs" / "dashboard.md"
+    table = page.read_text().partition("| figures |")[2].partition("\n\n")[0]
+    said = [row.split("|")[2].strip() for row in table.splitlines()[2:]]
+    config = regressions.read_config(regressions.BENCHMARKS / "asv.conf.json")
+    thresholds = config["regressions_thresholds"].values()
+    assert said == [f"{100 * t:.0f} %" if t else "0" for t in thresholds]
