@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-lowest lint docs bench dashboard bench-check clean
+.PHONY: demo test test-slow test-lowest lint docs bench dashboard regressions bench-check clean
 
 demo: $(VENV)/demo
 	$(BIN)/eplb-np plan --gpus 32 --nodes 4 --groups 8
@@ -43,7 +43,12 @@ bench: $(VENV)/bench
 dashboard: $(VENV)/bench
 	cd asv_benchmarks && ../$(BIN)/asv publish
 	$(BIN)/python asv_benchmarks/tools/vendor_scripts.py
+	$(BIN)/python asv_benchmarks/tools/finish_dashboard.py
 	$(BIN)/python asv_benchmarks/tools/check_dashboard.py
+
+# A line for each figure that has become worse; fails if there is one.
+regressions: $(VENV)/bench
+	@$(BIN)/python asv_benchmarks/tools/regressions.py
 
 # That every benchmark still works, on the code as it is. The times it prints mean nothing.
 bench-check: $(VENV)/bench

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from typing import Any
+
 import eplb_np
 
 project = "eplb_np"
@@ -37,3 +41,26 @@ html_theme_options = {
     "show_toc_level": 2,
 }
 html_sidebars = {"**": []}
+
+# What `make dashboard` has published goes along, and dashboard.md links it.
+DASHBOARD = Path(__file__).parents[1] / "asv_benchmarks" / "html"
+if (DASHBOARD / "dashboard.js").exists():
+    tags.add("dashboard")  # noqa: F821 - Sphinx defines it
+
+
+def take_dashboard_along(app: Any, exception: Exception | None) -> None:
+    """Put the dashboard beside the pages, its title leading back to them."""
+    if exception is not None or app.builder.format != "html":
+        return
+    copy = Path(app.outdir) / "benchmarks"
+    shutil.rmtree(copy, ignore_errors=True)
+    if app.tags.has("dashboard"):
+        shutil.copytree(DASHBOARD, copy)
+        index = copy / "index.json.js"
+        nowhere, here = '"project_url":"#"', '"project_url":"../dashboard.html"'
+        index.write_text(index.read_text(encoding="utf-8").replace(nowhere, here), encoding="utf-8")
+
+
+def setup(app: Any) -> None:
+    """Connect the above."""
+    app.connect("build-finished", take_dashboard_along)

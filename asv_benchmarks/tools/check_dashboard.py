@@ -2,9 +2,11 @@
 
     python asv_benchmarks/tools/check_dashboard.py [--screenshots FOLDER]
 
-Opens the grid of all benchmarks, the list of them, and the page of one. Fails unless each draws its
-content without an error in the console and without a request to another host. Skips, with the
-reason, if Chromium is not installed.
+Opens the grid of all benchmarks, the list of them, the page of one, and the regressions: from a
+server and from the folder, on a large screen and on a phone. Fails unless each draws its content
+without a message in the console, without a request to another host, and no wider than the screen,
+and the scale of a graph can be switched.
+Skips, with the reason, if Chromium is not installed.
 """
 
 from __future__ import annotations
@@ -40,16 +42,19 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-    "--window-size=1400,1000",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--remote-debugging-pipe",
 )
-TIMEOUT = 30
+TIMEOUT = 10
+SCREENS = {"large": (1440, 900), "phone": (390, 844)}
 
 COUNT_PLOTS = """
 [...document.querySelectorAll('%s canvas.flot-base')].filter(canvas => {
     if (!canvas.width || !canvas.offsetParent) return false;
-    const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    const copy = new OffscreenCanvas(canvas.width, canvas.height);
+    const context = copy.getContext('2d', {willReadFrequently: true});
+    context.drawImage(canvas, 0, 0);
+    const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
     for (let i = 0; i < pixels.length; i += 4) {
         const [red, green, blue, alpha] = pixels.slice(i, i + 4);
         if (alpha > 128 && %s) return true;
@@ -63,17 +68,19 @@ PAGES = {  # address, and an expression that counts what is drawn
     "grid": ("", COUNT_PLOTS % ("#summarygrid-display", "true")),
     "list": ("summarylist", "document.querySelectorAll('#summarylist-body tbody tr').length"),
     "graph": ("{benchmark}", COUNT_PLOTS % ("#main-graph", COLOURED)),
+    "regressions": ("regressions", "document.querySelectorAll('#regressions-body thead').length"),
 }
+TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 USUAL_BENCHMARK = "plans.MakePlan.time_make_plan"
 
 
 def measured_benchmark() -> str:
     """Return the name of a benchmark that has a result to draw, if possible the usual one."""
-    files = (HTML / "graphs" / "summary").glob("*.json")
-    for file in sorted(files, key=lambda file: (file.stem != USUAL_BENCHMARK, file.stem)):
-        if any(value is not None for _, value in json.loads(file.read_text())):
-            return file.stem
-    sys.exit("no benchmark has a result: run `make bench` first")
+    folder = HTML / "graphs" / "summary"
+    names = sorted(file.name.removesuffix(".json.js") for file in folder.glob("*.json.js"))
+    if not names:
+        sys.exit("no benchmark has a result: run `make bench` first")
+    return USUAL_BENCHMARK if USUAL_BENCHMARK in names else names[0]
 
 
 class Browser:
@@ -169,12 +176,20 @@ def served(folder: Path) -> Iterator[str]:
             server.shutdown()
 
 
-def look_at(browser: Browser, address: str, count_drawn: str) -> list[str]:
+def look_at(browser: Browser, address: str, screen: tuple[int, int], count_drawn: str) -> list[str]:
     """Open a page; return what is wrong with it."""
     browser.open_page()
     browser.events.clear()
     for domain in ("Page", "Runtime", "Log", "Network"):
         browser.call(f"{domain}.enable")
+    width, height = screen
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width,
+        height=height,
+        deviceScaleFactor=1,
+        mobile=width < height,
+    )
     browser.call("Page.navigate", url=address)
     end = time.monotonic() + TIMEOUT
     while not browser.evaluate(count_drawn) and time.monotonic() < end:
@@ -184,24 +199,38 @@ def look_at(browser: Browser, address: str, count_drawn: str) -> list[str]:
     problems = list(complaints(browser.events))
     if not drawn:
         problems.append(f"nothing was drawn in {TIMEOUT} s")
+    too_wide = browser.evaluate(TOO_WIDE)
+    if too_wide > 0:
+        problems.append(f"wider than the screen by {too_wide} pixels")
+    return problems
+
+
+def wrong_scales(browser: Browser, benchmark: str) -> list[str]:
+    """Switch the scale of a graph to the other one and back; return what does not follow."""
+    described = f"$.asv.main_json.benchmarks[{json.dumps(benchmark)}].log_scale"
+    at_first = browser.evaluate(described)
+    problems = []
+    for expected in (at_first, not at_first, at_first):
+        if browser.evaluate("$('#log-scale').hasClass('active')") != expected:
+            problems.append(f"the scale is {'not ' if expected else ''}logarithmic")
+        browser.evaluate("document.getElementById('log-scale').click()")
+        time.sleep(0.3)
     return problems
 
 
 def complaints(events: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the console's errors and the requests to other hosts."""
+    """Yield the console's messages and the requests to other hosts."""
     for event in events:
         params = event.get("params", {})
         match event.get("method"):
             case "Runtime.exceptionThrown":
                 details = params["exceptionDetails"]
                 yield details.get("exception", {}).get("description", details["text"])
-            case "Runtime.consoleAPICalled" if params["type"] in ("error", "assert"):
+            case "Runtime.consoleAPICalled":
                 yield " ".join(str(a.get("value", a.get("description"))) for a in params["args"])
-            case "Log.entryAdded" if params["entry"]["level"] == "error":
+            case "Log.entryAdded":
                 entry = params["entry"]
-                # asv publishes no graph of a benchmark without results, but requests it.
-                if not urlsplit(entry.get("url", "")).path.startswith("/graphs/"):
-                    yield f"{entry['text']} {entry.get('url', '')}"
+                yield f"{entry['text']} {entry.get('url', '')}"
             case "Network.requestWillBeSent":
                 parts = urlsplit(params["request"]["url"])
                 if parts.scheme in ("http", "https") and parts.hostname != "127.0.0.1":
@@ -225,14 +254,20 @@ def main() -> None:
         arguments.screenshots.mkdir(parents=True, exist_ok=True)
     failed = False
     with served(HTML) as host, running_browser(program) as browser:
-        for name, (place, count_drawn) in PAGES.items():
-            address = f"{host}/index.html#/{place.format(benchmark=benchmark)}"
-            problems = look_at(browser, address, count_drawn)
-            print(f"{name}: {'; '.join(problems) or 'ok'}")
+        ways = {"server": host, "folder": HTML.as_uri()}
+        for (way, place), (screen, size), page in itertools.product(
+            ways.items(), SCREENS.items(), PAGES
+        ):
+            hash_of_page, count_drawn = PAGES[page]
+            address = f"{place}/index.html#/{hash_of_page.format(benchmark=benchmark)}"
+            problems = look_at(browser, address, size, count_drawn)
+            if page == "graph":
+                problems += wrong_scales(browser, benchmark)
+            print(f"{page}, {way}, {screen}: {'; '.join(problems) or 'ok'}", flush=True)
             failed = failed or bool(problems)
             if arguments.screenshots:
                 picture = browser.call("Page.captureScreenshot")["data"]
-                file = arguments.screenshots / f"{name}.png"
+                file = arguments.screenshots / f"{page}-{way}-{screen}.png"
                 file.write_bytes(base64.b64decode(picture))
     sys.exit(1 if failed else 0)
 
