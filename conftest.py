@@ -19,7 +19,7 @@ docstrings = Sybil(
 )
 pages = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), SkipParser()],
-    patterns=["README.md", "docs/*.md", "docs/engines/*.md"],
+    patterns=["README.md", "docs/*.md", "docs/engines/*.md", "docs/reference/*.md"],
 )
 pytest_collect_file = (docstrings + pages).pytest()
 

@@ -24,6 +24,7 @@ from support import engine_modules
 
 import eplb_np
 import eplb_np.engines.metrics
+import eplb_np.kernels
 from eplb_np._interrupts import STOPPED
 from eplb_np.cli import command
 from eplb_np.cli.errors import BAD_INPUT, NOT_WRITTEN
@@ -34,19 +35,26 @@ ROOT = DOCS.parent
 needs_jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_JIT is set")
 
 
-def test_api_reference_has_every_public_name_and_no_other() -> None:
-    _, *parts = re.split(
-        r"^\.\. currentmodule:: (\S+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE
-    )
+def test_reference_has_every_public_name_and_no_other() -> None:
     directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
-    found: dict[str, set[str]] = {}
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
-        found.setdefault(name, set()).update(directive.findall(text))
+    found: dict[str, list[str]] = {}
+    for page in (DOCS / "reference").glob("*.md"):
+        _, *parts = re.split(r"^\.\. currentmodule:: (\S+)$", page.read_text(), flags=re.MULTILINE)
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
+            found.setdefault(name, []).extend(directive.findall(text))
     names = ("comparison", "cuda", "io", "pictures", "replay", "sweeps", "workloads")
-    rooms = (*(getattr(eplb_np, name) for name in names), *engine_modules())
-    expected = {room.__name__: set(room.__all__) for room in rooms}
-    expected["eplb_np"] = set(eplb_np.__all__) - set(names)
-    assert found == expected
+    rooms = (*(getattr(eplb_np, name) for name in names), *engine_modules(), eplb_np.kernels)
+    expected = {room.__name__: sorted(room.__all__) for room in rooms}
+    expected["eplb_np"] = sorted(set(eplb_np.__all__) - set(names))
+    expected["eplb_np.dispatch.jax"] = ["Tables", "assign", "quotas", "tables"]
+    assert {name: sorted(listed) for name, listed in found.items()} == expected
+
+
+def test_every_page_of_the_reference_is_listed() -> None:
+    index = (DOCS / "reference" / "index.md").read_text()
+    pages = {page.stem for page in (DOCS / "reference").glob("*.md")} - {"index"}
+    assert set(re.findall(r"\]\((\w+)\.md\)", index)) == pages
+    assert set(re.findall(r"^[^|\n]+ <(\w+)>$", index, re.MULTILINE)) == pages
 
 
 def test_the_page_of_files_has_every_format_and_what_it_can_do() -> None:
@@ -70,6 +78,7 @@ PAGES = [
     "CONTRIBUTING.md",
     "docs/*.md",
     "docs/engines/*.md",
+    "docs/reference/*.md",
     "docs/studies/*.md",
 ]
 
