@@ -46,7 +46,10 @@ def test_reference_has_every_public_name_and_no_other() -> None:
     rooms = (*(getattr(eplb_np, name) for name in names), *engine_modules(), eplb_np.kernels)
     expected = {room.__name__: sorted(room.__all__) for room in rooms}
     expected["eplb_np"] = sorted(set(eplb_np.__all__) - set(names))
-    expected["eplb_np.dispatch.jax"] = ["Tables", "assign", "quotas", "tables"]
+    source = (ROOT / "eplb_np" / "dispatch" / "jax.py").read_text()  # importing it needs JAX
+    expected["eplb_np.dispatch.jax"] = sorted(
+        re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", source, re.MULTILINE)
+    )
     assert {name: sorted(listed) for name, listed in found.items()} == expected
 
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of `production.md` and `notebooks.md`, from the traces of `replays.py`.
+"""Draw pictures of `history.md`, `few_moves.md`, `gains.md` and `notebooks.md`, by `replays.py`.
 
     python docs/studies/pictures.py [FOLDER]
 
