@@ -14,7 +14,7 @@ from sybil.parsers.rest import DocTestParser
 docstrings = Sybil(
     parsers=[DocTestParser(optionflags=ELLIPSIS)],
     path="eplb_np",
-    pattern="**/*.py",
+    patterns=["*.py", "**/*.py"],  # the first for modules at the top
     document_types={".py": PythonDocStringDocument},
 )
 pages = Sybil(

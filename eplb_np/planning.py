@@ -135,9 +135,9 @@ def make_plan(  # noqa: PLR0913
     --------
     >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
     >>> plan.phy2log.tolist(), round(plan.balancedness([[90, 30, 10, 10]]), 3)
-    ([[0, 0, 3, 0, 1, 2]], 1.0)
-    >>> make_plan([[10, 30, 90, 10]], current=plan, policy="refined").phy2log.tolist()
-    [[2, 0, 3, 2, 1, 2]]
+    ([[0, 1, 2, 0, 1, 3]], 1.0)
+    >>> make_plan([[10, 30, 90, 10]], current=plan).phy2log.tolist()
+    [[0, 1, 2, 2, 1, 3]]
     """
     if current is not None:
         check_is_plan(current)

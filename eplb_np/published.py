@@ -153,7 +153,7 @@ def rebalance_experts_hierarchical(
     --------
     >>> phy2log, phyrank, logcnt = rebalance_experts_hierarchical([[9, 1, 5, 5]], 6, 2, 2, 2)
     >>> phy2log.tolist(), logcnt.tolist()
-    ([[0, 0, 1, 2, 2, 3]], [[2, 1, 2, 1]])
+    ([[0, 0, 1, 3, 2, 2]], [[2, 1, 2, 1]])
     """
     load = as_load(weight)
     topology = Topology(load.shape[1], num_physical_experts, num_gpus, num_nodes, num_groups)

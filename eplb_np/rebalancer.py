@@ -97,7 +97,7 @@ class Rebalancer:
     >>> rebalancer = Rebalancer(Topology(num_experts=4, num_replicas=6, num_gpus=2), 1)
     >>> rebalancer.observe([[90, 30, 10, 10]])
     >>> rebalancer.propose().plan.phy2log.tolist()
-    [[0, 1, 3, 0, 1, 2]]
+    [[0, 1, 2, 0, 1, 3]]
     >>> rebalancer.observe([[90, 31, 10, 9]])
     >>> rebalancer.propose().stays
     True
