@@ -68,8 +68,8 @@ class Plan:
 
     Notes
     -----
-    Checking a plan takes O(L (E + P)). ``logcnt`` and ``log2phy`` are built on first access: O(L P), and
-    O(L E X). Plans are equal if their arrays, topology, policy, layer ids and dtype are.
+    Checking a plan takes O(L (E + P)). ``logcnt`` and ``log2phy`` are built on first access, in
+    O(L P) and O(L E X). Plans are equal if their arrays, topology, policy, layer ids and dtype are.
 
     Examples
     --------
@@ -677,7 +677,7 @@ class Plan:
         ...     make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2).save(f"{folder}/plan.npz")
         ...     Plan.load(f"{folder}/plan.npz")
         Plan(1 layers, 4 experts in 6 slots on 2 GPUs, policy='refined', placement='global')
-                """
+        """
         with PLAN_FILE.reading(path) as content:
             return cls(*fields_of_file(content))
 

@@ -115,6 +115,17 @@ class Replay:
         ------
         ValueError
             If there are none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from eplb_np import Topology
+        >>> from eplb_np.replay import Replay, once, replay_windows
+        >>> load = np.tile([[90.0, 30, 10, 10]], (4, 1, 1))  # the same in four windows
+        >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+        >>> windows = replay_windows(load, once(topology))
+        >>> Replay.of_windows([next(windows), next(windows)]).columns["window"].tolist()
+        [1, 2]
         """
         rows = list(windows)
         if not rows:

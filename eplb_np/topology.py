@@ -88,7 +88,7 @@ class Topology:
     Examples
     --------
     >>> from eplb_np import Topology
-    >>> topology = Topology(num_experts=256, num_replicas=288, num_gpus=32, num_nodes=4, num_groups=8)
+    >>> topology = Topology(256, 288, num_gpus=32, num_nodes=4, num_groups=8)
     >>> topology.placement, topology.slots_per_gpu, topology.gpus_per_node
     ('hierarchical', 9, 8)
     >>> Topology(256, 288, 32, active_gpus=range(31)).active_slots.tolist()[-2:]
@@ -96,7 +96,7 @@ class Topology:
     >>> Topology(256, 288, 30, num_nodes=4)
     Traceback (most recent call last):
         ...
-    ValueError: num_gpus=30 is not a multiple of num_nodes=4: give num_gpus=28 or 32, or another num_nodes
+    ValueError: num_gpus=30 is not a multiple of num_nodes=4: give num_gpus=28 or 32, or an...
     """
 
     num_experts: int
@@ -262,7 +262,7 @@ class Topology:
         >>> Topology(9, 12, 4, num_nodes=2, num_groups=3).check_hierarchical()
         Traceback (most recent call last):
             ...
-        ValueError: num_groups=3 is not a multiple of num_nodes=2: give num_groups=2 or 4, or another num_nodes
+        ValueError: num_groups=3 is not a multiple of num_nodes=2: give num_groups=2 or 4, or...
         """
         check_multiple("num_groups", self.num_groups, "num_nodes", self.num_nodes)
 
@@ -287,7 +287,7 @@ class Topology:
         >>> Topology(8, 12, 4, active_gpus=[0, 1, 2]).check_plain("hybrid")
         Traceback (most recent call last):
             ...
-        ValueError: policy='hybrid' needs GPUs that are all active and alike, but active_gpus=(0, 1, 2): give policy='refined', which can plan for that
+        ValueError: policy='hybrid' needs GPUs that are all active and alike, but active_gpus=...
         """
         if self._is_plain:
             return
