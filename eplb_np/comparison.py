@@ -151,6 +151,9 @@ def compare(
     -----
     Everything but the times is deterministic.
 
+    Two calls of `make_plan` for each policy, and with a history up to one
+    for each window and way to plan.
+
     Examples
     --------
     >>> from eplb_np import Topology

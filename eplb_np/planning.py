@@ -131,6 +131,8 @@ def make_plan(  # noqa: PLR0913
     counts and machines. Mending never makes a layer's longest GPU time under the forecast longer,
     unless it has to place a lost expert.
 
+    docs/algorithm.md specifies every policy, with its ties and sources.
+
     Examples
     --------
     >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
@@ -392,6 +394,10 @@ def in_order_plan(num_layers: int, topology: Topology, *, dtype: DTypeLike = np.
     ValueError
         If ``num_layers`` is not a positive integer, ``topology`` is not a `Topology`, or
         ``dtype`` is neither int64 nor int32.
+
+    Notes
+    -----
+    O(L P).
 
     Examples
     --------

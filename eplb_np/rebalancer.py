@@ -91,6 +91,8 @@ class Rebalancer:
     A process may fork at any time. The fork waits until no other thread is inside a method, so
     that parent and child each go on with a whole state.
 
+    Forecast and mending are specified, with their sources, in docs/algorithm.md, section 7.
+
     Examples
     --------
     >>> from eplb_np import Rebalancer, Topology
@@ -218,6 +220,8 @@ class Rebalancer:
         Notes
         -----
         Plans as `make_plan` does with ``policy="refined"`` and ``current``.
+
+        Complexity and ties are those of `make_plan`.
 
         Examples
         --------

@@ -235,6 +235,8 @@ def replay(
     -----
     Moves are counted as in `moved_replicas`: a change of slot within a GPU does not count.
 
+    The time of the planner, and O(W L (E + P log P)) to judge and to count moves.
+
     Examples
     --------
     >>> import eplb_np
@@ -275,6 +277,10 @@ def replay_windows(
     ------
     ValueError
         As `replay`, when it is called, before any planning.
+
+    Notes
+    -----
+    Complexity as `replay`.
 
     Examples
     --------

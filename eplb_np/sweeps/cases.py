@@ -124,6 +124,10 @@ def grid(
         If an argument is not a sequence of sizes or policies, nothing fits together, or there are
         more than 10000 combinations.
 
+    Notes
+    -----
+    O(n) for n combinations.
+
     Examples
     --------
     >>> found = grid(8, [2, 3], num_redundant=[0, 4], policies=["deepseek"])

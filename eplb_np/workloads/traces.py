@@ -162,6 +162,10 @@ def draw_trace(
         If ``mean`` is not 3-D or has a layer without load; if ``tokens_per_window``, the seed or
         ``concentration`` is out of range; or if a switch is not one of the windows.
 
+    Notes
+    -----
+    O(W L E).
+
     Examples
     --------
     >>> trace = draw_trace([[[1, 2, 1]], [[1, 1, 2]]], tokens_per_window=100)
