@@ -64,6 +64,39 @@ def test_the_page_of_files_has_every_format_and_what_it_can_do() -> None:
     }  # fmt: skip
 
 
+def cells_of(row: str, text: str) -> list[str]:
+    """Cells of the first table row that begins so, without marks and what is in brackets."""
+    line = next(line for line in text.splitlines() if line.startswith(row))
+    return [re.sub(r"\*|\(.*?\)", "", cell).strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_first_table_has_the_numbers_of_the_studies() -> None:
+    """Those that ``docs/studies/replays.py`` and ``compare_peers.py`` have printed."""
+    readme = (ROOT / "README.md").read_text()
+    replayed = next(
+        page
+        for page in (path.read_text() for path in sorted(DOCS.glob("*.md")))
+        if "% moved, mended" in page
+    )
+    _, _, deepseek, _, _, _, points, _, ceiling, moved, few, _, ms, *_ = cells_of(
+        "| switches | 288 global 32 | 0.", replayed
+    )
+    loop, numpy, queues, *_, fastest = map(
+        float, cells_of("| 288 global 32 |", (DOCS / "performance.md").read_text())[1:]
+    )
+    first = "| [DeepSeek's EPLB]"
+    last = "| `eplb_np`, `Rebalancer`"
+    assert cells_of(first, readme)[1:4] == [
+        f"{float(deepseek):.3f}", f"{moved} %", f"{loop:.0f}"
+    ]  # fmt: skip
+    assert cells_of("| [vLLM's]", readme)[3] == f"{numpy:.1f}"
+    assert cells_of("| [TensorRT-LLM's]", readme)[3] == f"{queues:.1f}"
+    assert cells_of('| `eplb_np`, `policy="deepseek"`', readme)[3] == f"{fastest:.2f}"
+    better = f"{float(deepseek) + float(points) / 100:.3f}"
+    assert cells_of(last, readme)[1:4] == [better, f"{float(few):.1f} %", ms]
+    assert f"would reach {float(deepseek) + float(ceiling) / 100:.3f}." in readme
+
+
 PAGES = [
     "README.md",
     "CHANGELOG.md",

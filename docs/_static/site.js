@@ -1,4 +1,4 @@
-// Says under each table that is wider than the page that it scrolls, and lets keys scroll it.
+// Says above each table that is wider than the page that it scrolls, and lets keys scroll it.
 (() => {
   const hints = new Map();
 
@@ -9,7 +9,7 @@
       hint = document.createElement("p");
       hint.className = "scroll-hint";
       hint.textContent = "\u2194 This table scrolls sideways.";
-      container.after(hint);
+      container.before(hint);
       hints.set(container, hint);
     }
     if (hint) {
