@@ -3,7 +3,7 @@
     python docs/studies/pictures.py [FOLDER]
 
 Writes SVG files into FOLDER, by default `docs/pictures`. The same Matplotlib writes the same
-bytes. Backgrounds are transparent, and all colours are distinguishable on white and on black.
+bytes. Backgrounds are transparent, and all colors are distinguishable on white and on black.
 """
 
 from __future__ import annotations
