@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-lowest lint docs links bench dashboard bench-check clean
+.PHONY: demo test test-slow test-lowest lint docs bench dashboard bench-check clean
 
 demo: $(VENV)/demo
 	$(BIN)/eplb-np plan --gpus 32 --nodes 4 --groups 8
@@ -34,6 +34,7 @@ docs: $(VENV)/docs
 	$(BIN)/sphinx-build -W -q --keep-going -b html docs docs/_build/html
 
 # Links to other sites. Needs a network, so it is not part of `make test`.
+.PHONY: links
 links: $(VENV)/docs
 	$(BIN)/sphinx-build -q -b linkcheck docs docs/_build/links
 
