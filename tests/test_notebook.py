@@ -12,7 +12,7 @@ from eplb_np.replay import once, replay
 
 TOPOLOGY = Topology(4, 6, num_gpus=2)
 LOAD = np.array([[90.0, 30, 10, 10], [10, 30, 90, 10]])
-MADE = make_plan(LOAD, TOPOLOGY, moe_layer_ids=[3, 7])
+MADE = make_plan(LOAD, TOPOLOGY, policy="hybrid", moe_layer_ids=[3, 7])
 MOVES = make_plan(LOAD[::-1], TOPOLOGY).moves_from(make_plan(LOAD, TOPOLOGY))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -14,6 +14,9 @@ from eplb_np._cuda.device import as_stream, device_errors, require_device
 from eplb_np._cuda.launch import choose_threads, configured
 from eplb_np.dispatch.splitter import Splitter
 from eplb_np.plan import Plan
+
+if TYPE_CHECKING:
+    from eplb_np.dispatch.cuda_graph import RoundGraphs
 
 MOST_BLOCKS_OF_IDS = 32
 """Each block adds up what all before it counted; beyond this many, blocks take several tiles."""
@@ -65,7 +68,7 @@ class GpuSplitter:
         from eplb_np.dispatch.cuda_steps import scratch_words
 
         self.plan = plan
-        self.graphs = build_round_graphs(
+        self.graphs: RoundGraphs = build_round_graphs(
             plan.phy2log.astype(np.int64, copy=False),
             plan.topology.gpus.first_slot,
             graph,

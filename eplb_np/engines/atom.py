@@ -121,7 +121,7 @@ def make_rebalance_experts(
     return rebalance_experts
 
 
-rebalance_experts = make_rebalance_experts()
+rebalance_experts: Callable[..., tuple[Any, Any, Any]] = make_rebalance_experts()
 
 
 def install(function: Callable[..., Any] = rebalance_experts) -> None:

@@ -123,7 +123,7 @@ def test_replicas_of_each_expert():
 def test_sorted_experts_with_one_replica_are_left_out():
     load = np.ones((3, 32))
     load[:, 5] = 100
-    plan = make_plan(load, Topology(32, 34, 2))
+    plan = make_plan(load, Topology(32, 34, 2), policy="hybrid")
     (axes,) = panels(pictures.replicas(plan, load))
     assert axes.get_xlabel() == "expert, most loaded first; the other 16 have one"
     assert axes.images[0].get_array().tolist() == [[3] + [1] * 15] * 3
