@@ -40,7 +40,12 @@ def test_without_a_gpu_the_error_says_what_is_missing(call):
         call()
     message = str(error.value)
     assert "\n" not in message
-    for part in ("there is no GPU to plan on", "driver", "pip install 'eplb-np[cuda13]'", "[cuda12]"):
+    for part in (
+        "there is no GPU to plan on",
+        "driver",
+        "pip install 'eplb-np[cuda13]'",
+        "[cuda12]",
+    ):
         assert part in message
     assert eplb_np.make_plan(LOAD, **SIZES).device == "cpu"
 
