@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-lowest-some test-lowest test-dist lint docs bench dashboard \
-	bench-check clean
+.PHONY: demo test test-slow test-lowest lint docs bench dashboard bench-check clean
+.PHONY: test-lowest-some test-dist
 
 demo: $(VENV)/demo
 	$(BIN)/eplb-np plan --gpus 32 --nodes 4 --groups 8
