@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-slow test-lowest lint docs bench dashboard regressions bench-check clean
+.PHONY: test-lowest-some test-dist
 
 demo: $(VENV)/demo
 	$(BIN)/eplb-np plan --gpus 32 --nodes 4 --groups 8
 
 # Kernels as Python, where coverage sees into them and bad indices are errors, then compiled.
 PARALLEL := -n auto --maxprocesses 8
-test: lint docs bench-check
+test: lint docs bench-check test-lowest-some
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q $(PARALLEL) --cov \
 		-m 'not slow and not same_without_jit'
 	$(BIN)/python -m pytest $(PARALLEL)
@@ -18,11 +19,23 @@ test: lint docs bench-check
 test-slow: $(VENV)/test
 	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or not slow'
 
-# The oldest dependencies that pyproject.toml allows.
-test-lowest:
-	$(PYTHON) -m venv $(VENV)-lowest
-	$(VENV)-lowest/bin/pip install -q 'numpy==1.26.*' 'numba==0.60.*' -e '.[test]'
-	$(VENV)-lowest/bin/python -m pytest -q
+# The oldest NumPy and Numba that pyproject.toml allows. `make test` has minutes for them, so it takes
+# the tests that depend on either: what compiles every room's kernels, caches them, starts threads
+# and simulates a GPU; pickles and arrays in files; and the golden plans.
+LOWEST := $(VENV)-lowest
+SOME := tests/whole_package/test_golden.py tests/whole_package/test_import.py tests/_numba \
+	tests/_files/test_pickles.py tests/io/test_plain_formats.py tests/cuda/test_cuda.py \
+	tests/cuda/test_simulator.py tests/stages/test_simd.py tests/stages/test_sorting.py \
+	tests/test_metrics.py tests/test_plan.py tests/test_published.py tests/test_rebalancer.py
+test-lowest-some: $(LOWEST)/some
+	$(LOWEST)/bin/python -m pytest -q $(PARALLEL) $(SOME)
+
+test-lowest: $(LOWEST)/test
+	$(LOWEST)/bin/python -m pytest -q $(PARALLEL)
+
+# What a release ships: built, checked, and tested from the source archive alone and as installed.
+test-dist:
+	PYTHON=$(PYTHON) tests/whole_package/dist.sh
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -32,6 +45,11 @@ lint: $(VENV)/test
 
 docs: $(VENV)/docs
 	$(BIN)/sphinx-build -W -q --keep-going -b html docs docs/_build/html
+
+# Links to other sites. Needs a network, so it is not part of `make test`.
+.PHONY: links
+links: $(VENV)/docs
+	$(BIN)/sphinx-build -q -b linkcheck docs docs/_build/links
 
 # Benchmarks of the last N commits, each built anew, and the dashboard of all that were measured.
 # What has been measured is not measured again. Commits that fail do not keep others from showing.
@@ -55,9 +73,9 @@ bench-check: $(VENV)/bench
 	cd asv_benchmarks && ../$(BIN)/asv check --python=same
 	$(BIN)/python asv_benchmarks/check_benchmarks.py
 
-$(VENV)/pip:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --upgrade pip
+$(VENV)/pip $(LOWEST)/pip: %/pip:
+	$(PYTHON) -m venv $*
+	$*/bin/pip install -q --upgrade pip
 	touch $@
 
 # A stamp for each set of extras, made again when pyproject.toml changes.
@@ -67,6 +85,14 @@ $(VENV)/demo: $(VENV)/pip pyproject.toml
 
 $(VENV)/test: $(VENV)/pip pyproject.toml
 	$(BIN)/pip install -q -e '.[test]'
+	touch $@
+
+$(LOWEST)/some: $(LOWEST)/pip pyproject.toml tests/lowest.txt
+	$(LOWEST)/bin/pip install -q -r tests/lowest.txt -e . hypothesis pytest pytest-xdist sybil
+	touch $@
+
+$(LOWEST)/test: $(LOWEST)/pip pyproject.toml tests/lowest.txt
+	$(LOWEST)/bin/pip install -q -r tests/lowest.txt -e '.[test]'
 	touch $@
 
 $(VENV)/docs: $(VENV)/test pyproject.toml
@@ -79,4 +105,4 @@ $(VENV)/bench: $(VENV)/pip pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest docs/_build asv_benchmarks/env asv_benchmarks/html
+	rm -rf $(VENV) $(LOWEST) docs/_build asv_benchmarks/env asv_benchmarks/html

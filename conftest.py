@@ -14,12 +14,12 @@ from sybil.parsers.rest import DocTestParser
 docstrings = Sybil(
     parsers=[DocTestParser(optionflags=ELLIPSIS)],
     path="eplb_np",
-    pattern="**/*.py",
+    patterns=["*.py", "**/*.py"],  # the first for modules at the top
     document_types={".py": PythonDocStringDocument},
 )
 pages = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), SkipParser()],
-    patterns=["README.md", "docs/*.md", "docs/engines/*.md"],
+    patterns=["README.md", "docs/*.md", "docs/engines/*.md", "docs/reference/*.md"],
 )
 pytest_collect_file = (docstrings + pages).pytest()
 

@@ -18,6 +18,7 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "studies"]
 
@@ -28,19 +29,27 @@ autosummary_generate = False
 numpydoc_show_class_members = False
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+copybutton_prompt_text = r">>> |\.\.\. |\$ "  # what is copied can be pasted
+copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "eplb_np"
 html_show_sourcelink = False
+html_favicon = "_static/favicon.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_js_files = ["quiet.js", ("site.js", {"defer": "defer"})]
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+templates_path = ["_templates"]
 html_theme_options = {
-    "logo": {"text": "eplb_np"},
-    "header_links_before_dropdown": 8,
+    "logo": {"text": f"eplb_np {version}"},
     "navbar_align": "left",
+    "navbar_center": ["bar.html"],
     "navigation_with_keys": False,
-    "show_prev_next": False,
+    "show_prev_next": True,
     "show_toc_level": 2,
 }
-html_sidebars = {"**": []}
+html_sidebars = {"**": ["pages.html"]}
 
 # What `make dashboard` has published goes along, and dashboard.md links it.
 DASHBOARD = Path(__file__).parents[1] / "asv_benchmarks" / "html"

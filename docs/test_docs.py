@@ -24,6 +24,7 @@ from support import engine_modules
 
 import eplb_np
 import eplb_np.engines.metrics
+import eplb_np.kernels
 from eplb_np._interrupts import STOPPED
 from eplb_np.cli import command
 from eplb_np.cli.errors import BAD_INPUT, NOT_WRITTEN
@@ -34,19 +35,29 @@ ROOT = DOCS.parent
 needs_jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_JIT is set")
 
 
-def test_api_reference_has_every_public_name_and_no_other() -> None:
-    _, *parts = re.split(
-        r"^\.\. currentmodule:: (\S+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE
-    )
+def test_reference_has_every_public_name_and_no_other() -> None:
     directive = re.compile(r"^\.\. auto(?:function|class|data):: (\S+)$", re.MULTILINE)
-    found: dict[str, set[str]] = {}
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
-        found.setdefault(name, set()).update(directive.findall(text))
+    found: dict[str, list[str]] = {}
+    for page in (DOCS / "reference").glob("*.md"):
+        _, *parts = re.split(r"^\.\. currentmodule:: (\S+)$", page.read_text(), flags=re.MULTILINE)
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
+            found.setdefault(name, []).extend(directive.findall(text))
     names = ("comparison", "cuda", "io", "pictures", "replay", "sweeps", "workloads")
-    rooms = (*(getattr(eplb_np, name) for name in names), *engine_modules())
-    expected = {room.__name__: set(room.__all__) for room in rooms}
-    expected["eplb_np"] = set(eplb_np.__all__) - set(names)
-    assert found == expected
+    rooms = (*(getattr(eplb_np, name) for name in names), *engine_modules(), eplb_np.kernels)
+    expected = {room.__name__: sorted(room.__all__) for room in rooms}
+    expected["eplb_np"] = sorted(set(eplb_np.__all__) - set(names))
+    source = (ROOT / "eplb_np" / "dispatch" / "jax.py").read_text()  # importing it needs JAX
+    expected["eplb_np.dispatch.jax"] = sorted(
+        re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", source, re.MULTILINE)
+    )
+    assert {name: sorted(listed) for name, listed in found.items()} == expected
+
+
+def test_every_page_of_the_reference_is_listed() -> None:
+    index = (DOCS / "reference" / "index.md").read_text()
+    pages = {page.stem for page in (DOCS / "reference").glob("*.md")} - {"index"}
+    assert set(re.findall(r"\]\((\w+)\.md\)", index)) == pages
+    assert set(re.findall(r"^[^|\n]+ <(\w+)>$", index, re.MULTILINE)) == pages
 
 
 def test_the_page_of_files_has_every_format_and_what_it_can_do() -> None:
@@ -64,12 +75,46 @@ def test_the_page_of_files_has_every_format_and_what_it_can_do() -> None:
     }  # fmt: skip
 
 
+def cells_of(row: str, text: str) -> list[str]:
+    """Cells of the first table row that begins so, without marks and what is in brackets."""
+    line = next(line for line in text.splitlines() if line.startswith(row))
+    return [re.sub(r"\*|\(.*?\)", "", cell).strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_first_table_has_the_numbers_of_the_studies() -> None:
+    """Those that ``docs/studies/replays.py`` and ``compare_peers.py`` have printed."""
+    readme = (ROOT / "README.md").read_text()
+    replayed = next(
+        page
+        for page in (path.read_text() for path in sorted(DOCS.glob("*.md")))
+        if "% moved, mended" in page
+    )
+    _, _, deepseek, _, _, _, points, _, ceiling, moved, few, _, ms, *_ = cells_of(
+        "| switches | 288 global 32 | 0.", replayed
+    )
+    loop, numpy, queues, *_, fastest = map(
+        float, cells_of("| 288 global 32 |", (DOCS / "performance.md").read_text())[1:]
+    )
+    first = "| [DeepSeek's EPLB]"
+    last = "| `eplb_np`, `Rebalancer`"
+    assert cells_of(first, readme)[1:4] == [
+        f"{float(deepseek):.3f}", f"{moved} %", f"{loop:.0f}"
+    ]  # fmt: skip
+    assert cells_of("| [vLLM's]", readme)[3] == f"{numpy:.1f}"
+    assert cells_of("| [TensorRT-LLM's]", readme)[3] == f"{queues:.1f}"
+    assert cells_of('| `eplb_np`, `policy="deepseek"`', readme)[3] == f"{fastest:.2f}"
+    better = f"{float(deepseek) + float(points) / 100:.3f}"
+    assert cells_of(last, readme)[1:4] == [better, f"{float(few):.1f} %", ms]
+    assert f"would reach {float(deepseek) + float(ceiling) / 100:.3f}." in readme
+
+
 PAGES = [
     "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/*.md",
     "docs/engines/*.md",
+    "docs/reference/*.md",
     "docs/studies/*.md",
 ]
 

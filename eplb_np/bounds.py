@@ -65,6 +65,15 @@ def lower_bound(load: ArrayLike, topology: Topology) -> NDArray[np.float64]:
 
     The bounds hold up to the rounding of float64 sums. O(60 L E): the second bound takes 60
     bisection steps.
+
+    Examples
+    --------
+    >>> from eplb_np import Topology, lower_bound
+    >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+    >>> lower_bound([[90, 30, 10, 10]], topology).tolist()  # the mean of two GPUs
+    [70.0]
+    >>> lower_bound([[90, 1, 1, 1]], Topology(4, 4, num_gpus=4)).round(6).tolist()  # one slot each
+    [90.0]
     """
     check_is("topology", topology, Topology, "build one from the sizes")
     as_load(load, "load")

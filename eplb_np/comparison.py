@@ -151,13 +151,16 @@ def compare(
     -----
     Everything but the times is deterministic.
 
+    Two calls of `make_plan` for each policy, and with a history up to one
+    for each window and way to plan.
+
     Examples
     --------
     >>> from eplb_np import Topology
-    >>> compared = compare([[90, 30, 10, 10]], Topology(4, 6, num_gpus=2))
+    >>> compared = compare([[90, 10, 30, 10]], Topology(4, 6, num_gpus=2))
     >>> for plan in compared.plans:
     ...     print(plan.name, round(plan.summary.balancedness, 3))
-    in-order 0.718
+    in-order 0.875
     hybrid 1.0
     deepseek 1.0
     refined 1.0

@@ -46,6 +46,12 @@ def replica_load(
     Notes
     -----
     O(L (E + P)).
+
+    Examples
+    --------
+    >>> from eplb_np import replica_load
+    >>> replica_load([[0, 1, 2, 0]], [[2, 1, 1]], [[90, 30, 10]]).tolist()
+    [[45.0, 30.0, 10.0, 45.0]]
     """
     experts, counts = _as_ids("phy2log", phy2log), _as_ids("logcnt", logcnt)
     with np.errstate(over="ignore"):
@@ -101,6 +107,12 @@ def gpu_load(
     Notes
     -----
     O(L (E + P)).
+
+    Examples
+    --------
+    >>> from eplb_np import gpu_load
+    >>> gpu_load([[0, 1, 2, 0]], [[2, 1, 1]], [[90, 30, 10]], num_gpus=2).tolist()
+    [[75.0, 55.0]]
     """
     slots = replica_load(phy2log, logcnt, load)
     gpus = as_size("num_gpus", num_gpus)
@@ -123,9 +135,20 @@ def balancedness(loads: NDArray[np.floating]) -> float:
         Sum over layers of the mean load, divided by the sum over layers of the largest load,
         since every layer waits for its busiest GPU. 1.0 if all loads are zero.
 
+    Raises
+    ------
+    ValueError
+        If ``loads`` is not a table of numbers with two axes, neither of them empty.
+
     Notes
     -----
     O(L n).
+
+    Examples
+    --------
+    >>> from eplb_np import balancedness
+    >>> round(balancedness([[75, 55], [20, 40]]), 3)  # (65 + 30) / (75 + 40)
+    0.826
     """
     checked = _as_table("loads", loads)
     largest = float(checked.max(axis=1).sum())
@@ -145,9 +168,20 @@ def layer_balancedness(loads: NDArray[np.floating]) -> NDArray[np.float64]:
     ndarray, shape [L], float64
         1.0 for a layer without load.
 
+    Raises
+    ------
+    ValueError
+        If ``loads`` is not a table of numbers with two axes, neither of them empty.
+
     Notes
     -----
     O(L n).
+
+    Examples
+    --------
+    >>> from eplb_np import layer_balancedness
+    >>> layer_balancedness([[75, 55], [20, 40], [0, 0]]).round(3).tolist()
+    [0.867, 0.75, 1.0]
     """
     checked = _as_table("loads", loads)
     largest = checked.max(axis=1)
@@ -185,6 +219,12 @@ def moved_replicas(
     Notes
     -----
     O(L P log P).
+
+    Examples
+    --------
+    >>> from eplb_np import moved_replicas
+    >>> moved_replicas([[0, 1, 2, 0]], [[1, 0, 2, 1]], num_gpus=2)  # GPU 1 needs expert 1
+    1
     """
     old, new = _as_ids("old_phy2log", old_phy2log), _as_ids("new_phy2log", new_phy2log)
     if old.shape != new.shape:

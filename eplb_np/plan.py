@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,6 +65,23 @@ class Plan:
     ------
     ValueError
         If the arrays are not a valid plan of that topology (see `Plan.check`).
+
+    Notes
+    -----
+    Checking a plan takes O(L (E + P)). ``logcnt`` and ``log2phy`` are built on first access, in
+    O(L P) and O(L E X). Plans are equal if their arrays, topology, policy, layer ids and dtype are.
+
+    Examples
+    --------
+    >>> from eplb_np import Plan, Topology
+    >>> topology = Topology(num_experts=3, num_replicas=4, num_gpus=2)
+    >>> plan = Plan([[0, 1, 0, 2]], [[0, 0, 1, 0]], topology, policy="by hand")
+    >>> plan.logcnt.tolist(), plan.log2phy.tolist()
+    ([[2, 1, 1]], [[[0, 2], [1, -1], [3, -1]]])
+    >>> Plan([[0, 1, 0, 1]], [[0, 0, 1, 1]], topology, policy="by hand")
+    Traceback (most recent call last):
+        ...
+    ValueError: expert 2 has no replica in layer 0: every expert needs a slot
     """
 
     phy2log: NDArray[np.signedinteger[Any]]
@@ -192,9 +209,9 @@ class Plan:
         >>> from eplb_np import make_plan
         >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
         >>> plan.phy2log.tolist()
-        [[0, 0, 2, 0, 1, 3]]
+        [[0, 1, 2, 0, 1, 3]]
         >>> plan.weighted_log2phy([[60, 50, 5, 15]], width=4)[0, 0].tolist()
-        [0, 1, 0, -1]
+        [0, 3, 0, -1]
         """
         check_is("every_replica", every_replica, bool, "give True or False")
         write = function_named("eplb_np.dispatch.weighted:weighted_log2phy")
@@ -218,6 +235,24 @@ class Plan:
         -------
         ndarray, shape [L, num_gpus], float64
             In the unit of ``load``.
+
+        Raises
+        ------
+        ValueError
+            If ``load`` is not a valid load for the plan, or ``split`` is unknown.
+
+        Notes
+        -----
+        O(L (E + P)); with the best split, as `split_load`.
+
+        Examples
+        --------
+        >>> from eplb_np import make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> plan.gpu_load([[60, 50, 5, 15]]).tolist()
+        [[60.0, 70.0]]
+        >>> plan.gpu_load([[60, 50, 5, 15]], split="best").tolist()
+        [[65.0, 65.0]]
         """
         topology = self.topology
         check_split(split)
@@ -258,6 +293,23 @@ class Plan:
         -------
         ndarray, shape [L, num_gpus], float64
             In the unit of ``load``, at speed 1.
+
+        Raises
+        ------
+        ValueError
+            If ``load`` is not a valid load for the plan, or ``split`` is unknown.
+
+        Notes
+        -----
+        As `gpu_load`.
+
+        Examples
+        --------
+        >>> from eplb_np import Topology, make_plan
+        >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2, gpu_speeds=[1.0, 2.0])
+        >>> plan = make_plan([[90, 30, 15, 15]], topology)
+        >>> plan.gpu_load([[90, 30, 15, 15]]).tolist(), plan.gpu_time([[90, 30, 15, 15]]).tolist()
+        ([[50.0, 100.0]], [[50.0, 50.0]])
         """
         return self.gpu_load(load, split=split) * self.topology.slowness
 
@@ -278,6 +330,24 @@ class Plan:
         -------
         float
             1 is perfect.
+
+        Raises
+        ------
+        ValueError
+            If ``load`` is not a valid load for the plan, or ``split`` is unknown.
+
+        Notes
+        -----
+        As `gpu_load`. 1.0 without load.
+
+        Examples
+        --------
+        >>> from eplb_np import make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> round(plan.balancedness([[60, 50, 5, 15]]), 3)
+        0.929
+        >>> plan.balancedness([[60, 50, 5, 15]], split="best")
+        1.0
         """
         topology = self.topology
         if topology.gpu_speeds is None and topology.active_gpus is None:
@@ -305,6 +375,11 @@ class Plan:
         float
             From 0 to 1: the load of the slots that are not on the home node of their expert's
             group, over all load; both summed over layers. 0 without load.
+
+        Raises
+        ------
+        ValueError
+            If ``load`` is not a valid load for the plan, or ``split`` is unknown.
 
         Notes
         -----
@@ -340,6 +415,24 @@ class Plan:
         -------
         float
             1 is perfect.
+
+        Raises
+        ------
+        ValueError
+            If ``load`` is not a valid load for the plan.
+
+        Notes
+        -----
+        O(L (E + P)). Empty slots do not count. 1.0 without load.
+
+        Examples
+        --------
+        >>> from eplb_np import make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> plan.logcnt.tolist()  # replicas carry 45, 45, 15, 15, 10 and 10
+        [[2, 2, 1, 1]]
+        >>> round(plan.replica_balancedness([[90, 30, 10, 10]]), 3)
+        0.519
         """
         loads = metrics.replica_load(self.phy2log, self.logcnt, self._planned_rows(load))
         filled = self.phy2log >= 0
@@ -362,6 +455,22 @@ class Plan:
         ndarray, shape [L], float64
             As `eplb_np.lower_bound`, which has the proof. Where GPUs differ in speed, the bound
             is on the longest time (`gpu_time`).
+
+        Raises
+        ------
+        ValueError
+            If ``load`` is not a valid load for the plan.
+
+        Notes
+        -----
+        O(60 L E).
+
+        Examples
+        --------
+        >>> from eplb_np import make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> plan.lower_bound([[60, 50, 5, 15]]).tolist(), plan.gpu_load([[60, 50, 5, 15]]).tolist()
+        ([65.0], [[60.0, 70.0]])
         """
         return lower_bound(self._planned_rows(load), self.topology)
 
@@ -432,10 +541,10 @@ class Plan:
         --------
         >>> from eplb_np import make_plan
         >>> old = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
-        >>> new = make_plan([[10, 30, 90, 10]], current=old, policy="refined")
+        >>> new = make_plan([[10, 30, 90, 10]], current=old)
         >>> for move in new.moves_from(old):
         ...     print(f"GPU {move.gpu} fetches expert {move.expert} from GPU {move.source_gpu}")
-        GPU 0 fetches expert 2 from GPU 1
+        GPU 1 fetches expert 2 from GPU 0
         """
         check_is("other", other, Plan, "give the plan in use, or read it with Plan.load")
         mine, theirs = self.topology, other.topology
@@ -464,6 +573,12 @@ class Plan:
         Notes
         -----
         O(L (E + P)).
+
+        Examples
+        --------
+        >>> from eplb_np import make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> plan.check()
         """
         check_maps(self.phy2log, self.phyrank, self.topology)
         check_layer_ids(self.moe_layer_ids or (), self.num_layers)
@@ -505,6 +620,20 @@ class Plan:
             ``.json``, or 2**26 as ``.npz``.
         FileNotFoundError
             If the folder does not exist.
+
+        Notes
+        -----
+        O(L P). See docs/files.md for what the files hold.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> from eplb_np import Plan, make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> with TemporaryDirectory() as folder:
+        ...     plan.save(f"{folder}/plan.json")
+        ...     Plan.load(f"{folder}/plan.json") == plan
+        True
         """
         header = {
             "policy": self.policy,
@@ -535,6 +664,19 @@ class Plan:
             If the file is damaged or holds something else.
         FileNotFoundError
             If there is no such file.
+
+        Notes
+        -----
+        No code of the file is run. Sizes are checked before memory is spent on them.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> from eplb_np import Plan, make_plan
+        >>> with TemporaryDirectory() as folder:
+        ...     make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2).save(f"{folder}/plan.npz")
+        ...     Plan.load(f"{folder}/plan.npz")
+        Plan(1 layers, 4 experts in 6 slots on 2 GPUs, policy='refined', placement='global')
         """
         with PLAN_FILE.reading(path) as content:
             return cls(*fields_of_file(content))
@@ -549,7 +691,7 @@ class Plan:
             and np.array_equal(self.phyrank, other.phyrank)
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         sizes = self.topology

@@ -44,6 +44,26 @@ def replanning(
     -------
     callable
         For `replay`.
+
+    Raises
+    ------
+    ValueError
+        If ``topology`` is not a `Topology`, ``policy`` is unknown or cannot plan for it, or
+        ``num_windows`` is not a positive integer.
+
+    Notes
+    -----
+    The planner takes the time of `make_plan`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import Topology
+    >>> from eplb_np.replay import replanning, replay
+    >>> load = np.tile([[90.0, 30, 10, 10]], (4, 1, 1))  # the same in four windows
+    >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+    >>> replay(load, replanning(topology, "deepseek", num_windows=2)).balancedness
+    1.0
     """
     _check_topology(topology)
     check_policy(policy, topology)
@@ -70,6 +90,25 @@ def mending(topology: Topology, limits: MoveLimits | None = None) -> Planner:
     -------
     callable
         For a single `replay`, because it remembers the windows that it has seen.
+
+    Raises
+    ------
+    ValueError
+        If ``topology`` is not a `Topology`, or ``limits`` are not `MoveLimits`.
+
+    Notes
+    -----
+    The planner takes the time of `Rebalancer.observe` and `Rebalancer.propose`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import Topology
+    >>> from eplb_np.replay import mending, replay
+    >>> load = np.tile([[90.0, 30, 10, 10]], (4, 1, 1))  # the same in four windows
+    >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+    >>> replay(load, mending(topology)).moved.tolist()  # replicas, before each window but the first
+    [0, 0, 0]
     """
     _check_topology(topology)
     check_limits(limits)
@@ -102,6 +141,25 @@ def once(topology: Topology, policy: PolicyName = "refined") -> Planner:
     -------
     callable
         For `replay`.
+
+    Raises
+    ------
+    ValueError
+        If ``topology`` is not a `Topology`, or ``policy`` is unknown or cannot plan for it.
+
+    Notes
+    -----
+    The planner takes the time of `make_plan` before the first window, and none afterwards.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import Topology
+    >>> from eplb_np.replay import once, replay
+    >>> load = np.tile([[90.0, 30, 10, 10]], (4, 1, 1))  # the same in four windows
+    >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+    >>> replay(load, once(topology)).moved.tolist()
+    [0, 0, 0]
     """
     _check_topology(topology)
     check_policy(policy, topology)
@@ -126,6 +184,26 @@ def knowing_the_future(topology: Topology, mean: ArrayLike) -> Planner:
     -------
     callable
         For `replay`.
+
+    Raises
+    ------
+    ValueError
+        If ``topology`` is not a `Topology`, or ``mean`` is not a valid load. The planner raises
+        one if the trace has more windows than ``mean``.
+
+    Notes
+    -----
+    The planner takes the time of `make_plan`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import Topology
+    >>> from eplb_np.replay import knowing_the_future, replay
+    >>> load = np.tile([[90.0, 30, 10, 10]], (4, 1, 1))  # the same in four windows
+    >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+    >>> replay(load, knowing_the_future(topology, load / 140)).balancedness
+    1.0
     """
     _check_topology(topology)
     shares = as_history(mean, "mean")
@@ -173,6 +251,24 @@ def planner_named(name: str, topology: Topology, num_windows: int = 8) -> Planne
     once : Plan once, and never again.
     replanning : Plan from scratch before every window.
     mending : Mend the plan in use before every window.
+
+    Notes
+    -----
+    As the planner that is named.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import Topology
+    >>> from eplb_np.replay import planner_named, replay
+    >>> load = np.tile([[90.0, 30, 10, 10]], (4, 1, 1))  # the same in four windows
+    >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+    >>> replay(load, planner_named("in-order", topology)).moved.tolist()
+    [0, 0, 0]
+    >>> planner_named("best", topology)
+    Traceback (most recent call last):
+        ...
+    ValueError: planner 'best' is unknown: give one of in-order, once, replan-hybrid, replan-d...
     """
     _check_topology(topology)
     if not is_one_of(name, planner_names()):

@@ -131,13 +131,15 @@ def make_plan(  # noqa: PLR0913
     counts and machines. Mending never makes a layer's longest GPU time under the forecast longer,
     unless it has to place a lost expert.
 
+    docs/algorithm.md specifies every policy, with its ties and sources.
+
     Examples
     --------
     >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
     >>> plan.phy2log.tolist(), round(plan.balancedness([[90, 30, 10, 10]]), 3)
-    ([[0, 0, 3, 0, 1, 2]], 1.0)
-    >>> make_plan([[10, 30, 90, 10]], current=plan, policy="refined").phy2log.tolist()
-    [[2, 0, 3, 2, 1, 2]]
+    ([[0, 1, 2, 0, 1, 3]], 1.0)
+    >>> make_plan([[10, 30, 90, 10]], current=plan).phy2log.tolist()
+    [[0, 1, 2, 2, 1, 3]]
     """
     if current is not None:
         check_is_plan(current)
@@ -392,6 +394,10 @@ def in_order_plan(num_layers: int, topology: Topology, *, dtype: DTypeLike = np.
     ValueError
         If ``num_layers`` is not a positive integer, ``topology`` is not a `Topology`, or
         ``dtype`` is neither int64 nor int32.
+
+    Notes
+    -----
+    O(L P).
 
     Examples
     --------

@@ -44,8 +44,9 @@ def rebalance_experts(
         GPUs; slot ``s`` belongs to GPU ``s // (num_replicas // num_gpus)``.
     policy : {"hybrid", "deepseek", "refined"}, default: "hybrid"
         ``"hybrid"``: Adams' allocation with a Sainte-Lague tail, LPT packing, refinement.
-        ``"deepseek"``: the original algorithm of deepseek-ai/EPLB, bit for bit if ties are
-        stable. ``"refined"``: local search for the best balance; takes about ten times as long.
+        ``"deepseek"``: the plans of deepseek-ai/EPLB if its sorts are made stable, except where
+        groups nearly tie with sums above 2**24. ``"refined"``: local search for the best balance;
+        takes about ten times as long.
         It puts an expert twice on a GPU only where that ends 0.2 % sooner, as with few slots of
         few experts, or where it cannot be avoided.
     num_threads : int, optional
@@ -153,7 +154,7 @@ def rebalance_experts_hierarchical(
     --------
     >>> phy2log, phyrank, logcnt = rebalance_experts_hierarchical([[9, 1, 5, 5]], 6, 2, 2, 2)
     >>> phy2log.tolist(), logcnt.tolist()
-    ([[0, 0, 1, 2, 2, 3]], [[2, 1, 2, 1]])
+    ([[0, 0, 1, 3, 2, 2]], [[2, 1, 2, 1]])
     """
     load = as_load(weight)
     topology = Topology(load.shape[1], num_physical_experts, num_gpus, num_nodes, num_groups)

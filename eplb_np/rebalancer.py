@@ -91,13 +91,15 @@ class Rebalancer:
     A process may fork at any time. The fork waits until no other thread is inside a method, so
     that parent and child each go on with a whole state.
 
+    Forecast and mending are specified, with their sources, in docs/algorithm.md, section 7.
+
     Examples
     --------
     >>> from eplb_np import Rebalancer, Topology
     >>> rebalancer = Rebalancer(Topology(num_experts=4, num_replicas=6, num_gpus=2), 1)
     >>> rebalancer.observe([[90, 30, 10, 10]])
     >>> rebalancer.propose().plan.phy2log.tolist()
-    [[0, 1, 3, 0, 1, 2]]
+    [[0, 1, 2, 0, 1, 3]]
     >>> rebalancer.observe([[90, 31, 10, 9]])
     >>> rebalancer.propose().stays
     True
@@ -179,6 +181,19 @@ class Rebalancer:
         Notes
         -----
         O(L E).
+
+        Examples
+        --------
+        >>> from eplb_np import Rebalancer, Topology
+        >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+        >>> rebalancer = Rebalancer(topology, num_layers=1)
+        >>> rebalancer.observe([[90, 30, 10, 10]])
+        >>> rebalancer.num_windows
+        1
+        >>> rebalancer.observe([[90, 30, 10]])
+        Traceback (most recent call last):
+            ...
+        ValueError: load has shape (1, 3), but the plan is for [layers, experts] = (1, 4): giv...
         """
         window = as_load(load, "load")
         expected = (self._num_layers, self._topology.num_experts)
@@ -205,6 +220,21 @@ class Rebalancer:
         Notes
         -----
         Plans as `make_plan` does with ``policy="refined"`` and ``current``.
+
+        Complexity and ties are those of `make_plan`.
+
+        Examples
+        --------
+        >>> from eplb_np import Rebalancer, Topology
+        >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+        >>> rebalancer = Rebalancer(topology, num_layers=1)
+        >>> rebalancer.observe([[90, 30, 10, 10]])
+        >>> proposal = rebalancer.propose()
+        >>> print(proposal.reason)
+        no plan was in use: planned from scratch
+        >>> rebalancer.observe([[10, 10, 30, 90]])
+        >>> print(rebalancer.propose().reason)
+        no move pays off: expected balancedness 0.8235
         """
         with self._proposing:
             with self._observing:
@@ -265,6 +295,16 @@ class Rebalancer:
         If another thread is in `propose`, this waits for it, and then ``plan`` is in use, not
         what was proposed. Do not make the moves of that proposal: they start from the plan that
         was in use before.
+
+        Examples
+        --------
+        >>> from eplb_np import Rebalancer, Topology
+        >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+        >>> rebalancer = Rebalancer(topology, num_layers=1)
+        >>> from eplb_np import in_order_plan
+        >>> rebalancer.use(in_order_plan(1, rebalancer.topology))
+        >>> rebalancer.current.phy2log.tolist()
+        [[0, 1, 2, 3, 0, 1]]
         """
         check_is_plan(plan)
         with self._proposing:
@@ -287,6 +327,24 @@ class Rebalancer:
         ValueError
             If ``active_gpus`` is not valid, or these GPUs have too few slots for the experts. The
             state is left unchanged.
+
+        Notes
+        -----
+        The next `propose` does the work. Waits for one that is running.
+
+        Examples
+        --------
+        >>> from eplb_np import Rebalancer, Topology
+        >>> topology = Topology(num_experts=4, num_replicas=8, num_gpus=4)
+        >>> rebalancer = Rebalancer(topology, num_layers=1)
+        >>> before = rebalancer.propose().plan
+        >>> rebalancer.use_gpus([0, 1, 2])
+        >>> rebalancer.propose().plan.phy2log[0, 6:].tolist()  # the slots of GPU 3
+        [-1, -1]
+        >>> rebalancer.use_gpus([0])
+        Traceback (most recent call last):
+            ...
+        ValueError: active_gpus: 1 active GPUs have 2 slots for num_experts=4, so 2 slots are...
         """
         with self._proposing:
             before = self._topology
@@ -310,6 +368,23 @@ class Rebalancer:
             or the state has more than 2**26 numbers.
         FileNotFoundError
             If the folder does not exist.
+
+        Notes
+        -----
+        O(L (E + P)), about a megabyte for 58 layers of 256 experts.
+
+        Examples
+        --------
+        >>> from eplb_np import Rebalancer, Topology
+        >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+        >>> rebalancer = Rebalancer(topology, num_layers=1)
+        >>> from tempfile import TemporaryDirectory
+        >>> rebalancer.observe([[90, 30, 10, 10]])
+        >>> with TemporaryDirectory() as folder:
+        ...     rebalancer.save(f"{folder}/state.npz")
+        ...     restored = Rebalancer.load(f"{folder}/state.npz")
+        >>> restored.propose().plan == rebalancer.propose().plan
+        True
         """
         with self._proposing, self._observing:
             current = self._current
@@ -354,6 +429,19 @@ class Rebalancer:
             If the file is damaged or holds something else.
         FileNotFoundError
             If there is no such file.
+
+        Notes
+        -----
+        No code of the file is run. Sizes are checked before memory is spent on them.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> from eplb_np import Rebalancer, Topology
+        >>> with TemporaryDirectory() as folder:
+        ...     Rebalancer(Topology(4, 6, num_gpus=2), num_layers=1).save(f"{folder}/state.npz")
+        ...     Rebalancer.load(f"{folder}/state.npz")
+        Rebalancer(0 windows observed, in use: None)
         """
         with REBALANCER_FILE.reading(path) as content:
             ids = content["moe_layer_ids"]

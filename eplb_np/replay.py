@@ -115,6 +115,17 @@ class Replay:
         ------
         ValueError
             If there are none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from eplb_np import Topology
+        >>> from eplb_np.replay import Replay, once, replay_windows
+        >>> load = np.tile([[90.0, 30, 10, 10]], (4, 1, 1))  # the same in four windows
+        >>> topology = Topology(num_experts=4, num_replicas=6, num_gpus=2)
+        >>> windows = replay_windows(load, once(topology))
+        >>> Replay.of_windows([next(windows), next(windows)]).columns["window"].tolist()
+        [1, 2]
         """
         rows = list(windows)
         if not rows:
@@ -224,6 +235,8 @@ def replay(
     -----
     Moves are counted as in `moved_replicas`: a change of slot within a GPU does not count.
 
+    The time of the planner, and O(W L (E + P log P)) to judge and to count moves.
+
     Examples
     --------
     >>> import eplb_np
@@ -264,6 +277,10 @@ def replay_windows(
     ------
     ValueError
         As `replay`, when it is called, before any planning.
+
+    Notes
+    -----
+    Complexity as `replay`.
 
     Examples
     --------

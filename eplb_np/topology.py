@@ -84,6 +84,19 @@ class Topology:
     published algorithm: any expert may go to any GPU. It is global on one node, whatever the
     groups, and also if so many GPUs are gone that some node lacks the slots for its share of the
     groups.
+
+    Examples
+    --------
+    >>> from eplb_np import Topology
+    >>> topology = Topology(256, 288, num_gpus=32, num_nodes=4, num_groups=8)
+    >>> topology.placement, topology.slots_per_gpu, topology.gpus_per_node
+    ('hierarchical', 9, 8)
+    >>> Topology(256, 288, 32, active_gpus=range(31)).active_slots.tolist()[-2:]
+    [9, 0]
+    >>> Topology(256, 288, 30, num_nodes=4)
+    Traceback (most recent call last):
+        ...
+    ValueError: num_gpus=30 is not a multiple of num_nodes=4: give num_gpus=28 or 32, or an...
     """
 
     num_experts: int
@@ -235,7 +248,22 @@ class Topology:
         return float((1.0 / self.slowness)[self.active_slots > 0].sum())
 
     def check_hierarchical(self) -> None:
-        """Raise ``ValueError`` if the groups cannot be shared out to the nodes."""
+        """Raise ``ValueError`` if the groups cannot be shared out to the nodes.
+
+        Raises
+        ------
+        ValueError
+            If ``num_nodes`` does not divide ``num_groups``.
+
+        Examples
+        --------
+        >>> from eplb_np import Topology
+        >>> Topology(8, 8, 4, num_nodes=2, num_groups=4).check_hierarchical()
+        >>> Topology(9, 12, 4, num_nodes=2, num_groups=3).check_hierarchical()
+        Traceback (most recent call last):
+            ...
+        ValueError: num_groups=3 is not a multiple of num_nodes=2: give num_groups=2 or 4, or...
+        """
         check_multiple("num_groups", self.num_groups, "num_nodes", self.num_nodes)
 
     def check_plain(self, policy: str) -> None:
@@ -251,6 +279,15 @@ class Topology:
         ValueError
             If some GPU has another number of slots or another speed than the rest, or is not
             active.
+
+        Examples
+        --------
+        >>> from eplb_np import Topology
+        >>> Topology(8, 12, 4).check_plain("hybrid")
+        >>> Topology(8, 12, 4, active_gpus=[0, 1, 2]).check_plain("hybrid")
+        Traceback (most recent call last):
+            ...
+        ValueError: policy='hybrid' needs GPUs that are all active and alike, but active_gpus=...
         """
         if self._is_plain:
             return

@@ -51,6 +51,11 @@ def warmup(
     -----
     Takes about a second if the cache holds this version's kernels. Compiling takes several
     seconds, and longer for the refined policy alone than for all the others.
+
+    Examples
+    --------
+    >>> import eplb_np
+    >>> eplb_np.warmup(["hybrid"])
     """
     policies = as_list("policies", policies, "give names of policies", most=MOST_POLICIES)
     for policy in policies:

@@ -1,9 +1,9 @@
-"""Draw the pictures of `production.md` and `notebooks.md`, from the traces of `replays.py`.
+"""Draw the pictures of the pages, from the traces of `replays.py`, but for those of the split.
 
     python docs/studies/pictures.py [FOLDER]
 
 Writes SVG files into FOLDER, by default `docs/pictures`. The same Matplotlib writes the same
-bytes. Backgrounds are transparent, and all colours are distinguishable on white and on black.
+bytes. Backgrounds are transparent, and all colors are distinguishable on white and on black.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ DEPLOYMENT = "288 global 72"
 SEED = 1
 PRICES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # in mean GPU loads
 INK = "#7d7d7d"  # readable on white and on black
+FEW_EXPERTS = [[120, 20, 20, 20, 20, 20, 10, 10]]  # of `why.md`, on 4 GPUs
 LINES: dict[str, dict[str, Any]] = {
     "ceiling": {"color": "#2f9e6e", "linestyle": (0, (1, 1)), "label": "ceiling: the future known"},
     "mended": {"color": "#3a8ee6", "linewidth": 2.0, "label": "mended"},
@@ -93,6 +94,12 @@ def draw_replays(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figu
     return draw.replays(named, marks=trace.switches, theme="transparent")
 
 
+def draw_against_deepseek(replays: dict[str, Replay], trace: workloads.LoadTrace) -> Figure:
+    """Draw the same for a `Rebalancer` and DeepSeek's policy alone."""
+    named = {"Rebalancer": replays["mended"], "DeepSeek's policy": replays["deepseek"]}
+    return draw.replays(named, marks=trace.switches, theme="transparent")
+
+
 def draw_gpu_loads() -> Figure:
     """Draw the load of each GPU, before and after, of the example in `notebooks.md`."""
     load = workloads.deepseek_v3_load(seed=0)
@@ -101,6 +108,45 @@ def draw_gpu_loads() -> Figure:
     plan = eplb_np.make_plan(load[ids], topology, policy="refined", moe_layer_ids=ids)
     before = eplb_np.in_order_plan(len(ids), topology)
     return draw.gpu_loads(plan, load, before=before, theme="transparent")
+
+
+def draw_busiest_gpu() -> Figure:
+    """Draw a few experts on GPUs: in order, packed, and with replicas, as in `why.md`."""
+    plans = {
+        "in order": eplb_np.in_order_plan(1, eplb_np.Topology(8, 8, num_gpus=4)),
+        "packed": eplb_np.make_plan(FEW_EXPERTS, num_replicas=8, num_gpus=4),
+        "with replicas": eplb_np.make_plan(FEW_EXPERTS, num_replicas=12, num_gpus=4),
+    }
+    figure = Figure(figsize=(4.75, 5.4), layout="constrained")
+    panels = figure.subplots(len(plans), 1, sharex=True)
+    mean = sum(FEW_EXPERTS[0]) / 4
+    for axes, (name, plan) in zip(panels, plans.items(), strict=True):
+        experts = plan.phy2log[0].reshape(4, -1)
+        replica_load = (np.array(FEW_EXPERTS[0]) / plan.logcnt[0])[experts]
+        for gpu in range(4):
+            left = 0.0
+            for expert, load in zip(experts[gpu], replica_load[gpu], strict=True):
+                hot = expert == 0
+                color = LINES["mended"]["color"] if hot else INK + "40"
+                axes.barh(gpu, load, left=left, color=color, edgecolor=INK, height=0.8)
+                ink = "white" if hot else INK
+                axes.text(left + load / 2, gpu, expert, ha="center", va="center", color=ink)
+                left += load
+        axes.axvline(mean, color=LINES["deepseek"]["color"], linestyle=(0, (5, 1.5)), zorder=0)
+        busiest = plan.gpu_load(FEW_EXPERTS).max()
+        axes.set_title(f"{name}: the busiest GPU has {busiest:.0f}", loc="left", fontsize=10)
+        axes.set_yticks(range(4), [f"GPU {gpu}" for gpu in range(4)])
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+    panels[-1].set_xlabel("tokens; dashed: the mean GPU")
+    return figure
+
+
+def draw_expert_loads() -> Figure:
+    """Draw how unequal the experts of a layer are."""
+    load = workloads.deepseek_v3_load(seed=0)
+    return draw.expert_loads(load[load.any(axis=1)], theme="transparent")
 
 
 def draw_windows_used(traces: dict[Scenario, workloads.LoadTrace]) -> Figure:
@@ -176,8 +222,11 @@ def draw_all(profiles: NDArray[np.float64], num_windows: int = 64) -> dict[str, 
     }
     with mpl.rc_context(STYLE):
         return {
+            "busiest_gpu": draw_busiest_gpu(),
+            "expert_loads": draw_expert_loads(),
             "gpu_loads": draw_gpu_loads(),
             "replays": draw_replays(replays, trace),
+            "against_deepseek": draw_against_deepseek(replays, trace),
             "windows_used": draw_windows_used(traces),
             "balance_against_moves": draw_balance_against_moves(replays, trace, topology),
         }

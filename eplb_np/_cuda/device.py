@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-HOW_TO_GET_IT = "pip install eplb-np[cuda13] (or [cuda12], for CUDA 12 drivers)"
+HOW_TO_GET_IT = "pip install 'eplb-np[cuda13]' (or 'eplb-np[cuda12]', for CUDA 12 drivers)"
 CPU_WORKS = "device='cpu' still works"
 
 # Error codes of the CUDA driver: https://docs.nvidia.com/cuda/cuda-driver-api

@@ -182,7 +182,7 @@ class Results:
     ) -> None:
         self.replays = replays
         one = next(iter(replays.values()))
-        self.num_windows = len(one.moved)
+        self.num_windows: int = len(one.moved)
         self._complete = self.num_windows == num_wanted
         judged = history[one.first_window : one.first_window + self.num_windows]
         self._at_most = windows_at_most(judged, topology)

@@ -97,6 +97,16 @@ def rebalance_experts(  # noqa: PLR0913
     One block of threads plans one node of one layer, all stages in one kernel, so the host waits
     for nothing in between. The exception is the deepseek policy without ``out``: its X depends on
     the counts, and the host waits for them.
+
+    Ties and source are those of `eplb_np.rebalance_experts`.
+
+    Examples
+    --------
+    >>> from eplb_np import cuda, rebalance_experts
+    >>> sizes = ([[90, 30, 10, 10]], 6, 1, 1, 2)
+    >>> if cuda.is_available():
+    ...     phy2log, log2phy, logcnt = cuda.rebalance_experts(*sizes, on_host=True)
+    ...     assert (phy2log == rebalance_experts(*sizes)[0]).all()
     """
     require_device()
     check_gpu_policy(policy)
@@ -174,6 +184,14 @@ def rebalance_experts_hierarchical(  # noqa: PLR0913
     Notes
     -----
     The hybrid policy. The results are those of `eplb_np.rebalance_experts_hierarchical`.
+
+    Examples
+    --------
+    >>> from eplb_np import cuda, rebalance_experts_hierarchical
+    >>> sizes = ([[9, 1, 5, 5]], 6, 2, 2, 2)
+    >>> if cuda.is_available():
+    ...     phy2log, phyrank, logcnt = cuda.rebalance_experts_hierarchical(*sizes, on_host=True)
+    ...     assert (phy2log == rebalance_experts_hierarchical(*sizes)[0]).all()
     """
     require_device()
     with device_errors():

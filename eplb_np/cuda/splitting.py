@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -14,6 +14,9 @@ from eplb_np._cuda.device import as_stream, device_errors, require_device
 from eplb_np._cuda.launch import choose_threads, configured
 from eplb_np.dispatch.splitter import Splitter
 from eplb_np.plan import Plan
+
+if TYPE_CHECKING:
+    from eplb_np.dispatch.cuda_graph import RoundGraphs
 
 MOST_BLOCKS_OF_IDS = 32
 """Each block adds up what all before it counted; beyond this many, blocks take several tiles."""
@@ -54,6 +57,18 @@ class GpuSplitter:
     done at once in rounds, and makes as many as the counts take. Splits of one splitter may run on
     several streams at once, unless layers are too large for shared memory, as at 6144 global 1024;
     then its splits share working memory.
+
+    The method and its source are those of `eplb_np.Splitter`. Of several splits that are equally
+    good, this may be another one.
+
+    Examples
+    --------
+    >>> from eplb_np import cuda, make_plan
+    >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+    >>> if cuda.is_available():
+    ...     splitter = cuda.GpuSplitter(plan)
+    ...     slot_load = splitter.split([[60, 50, 5, 15]], on_host=True)
+    ...     assert slot_load.reshape(2, 3).sum(axis=1).tolist() == [65, 65]
     """
 
     def __init__(
@@ -65,7 +80,7 @@ class GpuSplitter:
         from eplb_np.dispatch.cuda_steps import scratch_words
 
         self.plan = plan
-        self.graphs = build_round_graphs(
+        self.graphs: RoundGraphs = build_round_graphs(
             plan.phy2log.astype(np.int64, copy=False),
             plan.topology.gpus.first_slot,
             graph,
@@ -121,6 +136,19 @@ class GpuSplitter:
             If an array has another shape or type.
         DeviceError
             If the GPU fails.
+
+        Notes
+        -----
+        As `GpuSplitter`.
+
+        Examples
+        --------
+        >>> from eplb_np import cuda, make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> if cuda.is_available():
+        ...     splitter = cuda.GpuSplitter(plan)
+        ...     slot_load = splitter.split([[60, 50, 5, 15]], on_host=True)
+        ...     assert slot_load.sum() == 130
         """
         return self._split(0, counts, self.plan.logcnt.shape, dtype, stream, out, on_host)
 
@@ -160,6 +188,19 @@ class GpuSplitter:
             As in `split`, or if there is no such layer.
         DeviceError
             If the GPU fails.
+
+        Notes
+        -----
+        As `GpuSplitter`.
+
+        Examples
+        --------
+        >>> from eplb_np import cuda, make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> if cuda.is_available():
+        ...     splitter = cuda.GpuSplitter(plan)
+        ...     slot_load = splitter.split_layer(0, [60, 50, 5, 15], on_host=True)
+        ...     assert slot_load.sum() == 130
         """
         row = as_size("layer", layer, minimum=0, maximum=self.plan.num_layers - 1)
         return self._split(row, counts, self.plan.logcnt.shape[1:], dtype, stream, out, on_host)
@@ -248,6 +289,15 @@ def assign(
     ``log2phy``, up to that slot's quota, the next ones to the second slot, and so on; beyond the
     last quota, to the last slot. Two launches: blocks number the ids of each expert in their part,
     then each adds what the blocks before it counted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import cuda
+    >>> topk_ids, log2phy = np.array([[0, 1], [0, 2]]), np.array([[0, 3], [1, -1], [2, -1]])
+    >>> if cuda.is_available():
+    ...     slots = cuda.assign(topk_ids, np.array([1, 1, 1, 1]), log2phy, on_host=True)
+    ...     assert slots.tolist() == [[0, 1], [3, 2]]
     """
     cuda = require_device()
     with device_errors():

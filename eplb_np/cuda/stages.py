@@ -56,6 +56,17 @@ def replicate_experts(
     See Also
     --------
     eplb_np.replicate_experts : The same results, byte for byte, on the CPU.
+
+    Notes
+    -----
+    One block of threads for each row. Ties and source are those of the CPU's.
+
+    Examples
+    --------
+    >>> from eplb_np import cuda
+    >>> if cuda.is_available():
+    ...     phy2log, rank, logcnt = cuda.replicate_experts([[90, 30, 10]], 5, on_host=True)
+    ...     assert logcnt.tolist() == [[3, 1, 1]]
     """
     require_device()
     with device_errors():
@@ -124,6 +135,17 @@ def balanced_packing(  # noqa: PLR0913
     See Also
     --------
     eplb_np.balanced_packing : The same results, byte for byte, on the CPU.
+
+    Notes
+    -----
+    One block of threads for each row. Ties and source are those of the CPU's.
+
+    Examples
+    --------
+    >>> from eplb_np import cuda
+    >>> if cuda.is_available():
+    ...     pack_index, rank_in_pack = cuda.balanced_packing([[9, 7, 5, 4, 3, 2]], 2, on_host=True)
+    ...     assert pack_index.tolist() == [[0, 1, 1, 0, 1, 0]]
     """
     require_device()
     with device_errors():

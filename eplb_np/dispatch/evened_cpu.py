@@ -79,8 +79,36 @@ def split_layer_evenly(
 ) -> None:
     """Split the load of one layer so that its GPU times, longest first, are least.
 
-    ``counts`` [E] int64 or float64; out: ``slot_load`` [P], same dtype. Scratch: ``load`` is that
-    of the GPUs afterwards.
+    Parameters
+    ----------
+    graph : SplitGraph
+        `eplb_np.Splitter.graph`.
+    layer : int
+        Row of the plan.
+    counts : ndarray, shape [E], int64 or float64
+        Load of each logical expert in the batch.
+    scratch : SplitScratch
+        What `make_split_scratch` returned for that dtype. Its ``load`` is that of
+        the GPUs afterwards.
+    slot_load : ndarray, shape [P], dtype of counts
+        Out: load of each slot, 0 in an empty one.
+
+    Notes
+    -----
+    As `eplb_np.Splitter`, which has the method, complexity, ties and source. Called from Python, it
+    runs as Python, many times slower.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import Splitter, make_plan
+    >>> from eplb_np.kernels import make_split_scratch, split_layer_evenly
+    >>> graph = Splitter(make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)).graph
+    >>> scratch = make_split_scratch(graph, np.int64)
+    >>> slot_load = np.empty(6, np.int64)
+    >>> split_layer_evenly(graph, 0, np.array([60, 50, 5, 15]), scratch, slot_load)
+    >>> slot_load.tolist()
+    [35, 25, 5, 25, 25, 15]
     """
     add_single_replicas(graph, layer, counts, scratch, slot_load)
     cap_components(graph, layer, counts, scratch)

@@ -82,11 +82,39 @@ def fill_quotas(
     gpus_per_node: Int,
     quotas: Ints,
 ) -> None:
-    """Share the counts of the ranks out to the slots, the nearest first: see `make_quotas`.
+    """Share the counts of the ranks out to the slots, the nearest first. Nothing is checked.
 
-    ``slot_load`` [L, P], ``counts`` [L, R, E], ``phy2log`` [L, P], ``rank_gpus`` [R] and
-    ``first_slots`` [D + 1] are int64. An expert's slots must have the same total as its counts.
-    Out: ``quotas`` [L, R, P]. O(L R P).
+    Parameters
+    ----------
+    slot_load : ndarray, shape [L, P], int64
+        Tokens of each slot. An expert's slots must add up to its counts.
+    counts : ndarray, shape [L, R, E], int64
+        Tokens of each rank for each logical expert.
+    phy2log : ndarray, shape [L, P], int64
+        Logical expert in each slot, -1 in an empty one.
+    rank_gpus : ndarray, shape [R], int64
+        GPU of each rank.
+    first_slots : ndarray, shape [D + 1], int64
+        First slot of each GPU, then P: ``plan.topology.first_slots``.
+    gpus_per_node : int
+        GPUs of each node.
+    quotas : ndarray, shape [L, R, P], int64
+        Out: tokens that each rank sends to each slot.
+
+    Notes
+    -----
+    As `eplb_np.make_quotas`, with its ties. O(L R P).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np.kernels import fill_quotas
+    >>> slot_load, phy2log = np.array([[6, 2, 3, 4]]), np.array([[0, 1, 2, 0]])
+    >>> counts = np.array([[[9, 2, 0], [1, 0, 3]]])
+    >>> quotas = np.empty((1, 2, 4), np.int64)
+    >>> fill_quotas(slot_load, counts, phy2log, np.arange(2), np.array([0, 2, 4]), 2, quotas)
+    >>> quotas.tolist()
+    [[[6, 2, 0, 3], [0, 0, 3, 1]]]
     """
     num_layers, num_ranks, num_experts = counts.shape
     num_slots = phy2log.shape[1]
@@ -192,12 +220,38 @@ def _share_within(size: Int, num_replicas: Int, ranks: Order, line: Line, quotas
 
 @entry
 def assign_slots(topk_ids: Ids, quotas: Ints, log2phy: Ids, slots: Ids) -> Int:
-    """Turn the experts of one rank's tokens into slots: see `assign`.
+    """Turn the experts of one rank's tokens into slots, by its quotas.
 
-    ``topk_ids`` [T, k] int32 or int64, ``quotas`` [P] int64, ``log2phy`` [E, X] of the same dtype
-    as the ids. Out: ``slots`` [T, k], likewise. Returns the place ``t * k + i`` of the first id
-    that is no expert, or for which its expert's quotas do not last; -1 if there is none. No values
-    make it read or write beyond the arrays. O(T k + E + P).
+    Parameters
+    ----------
+    topk_ids : ndarray, shape [T, k], int64 or int32
+        Logical experts of each token, -1 for padding.
+    quotas : ndarray, shape [P], int64
+        Tokens that this rank sends to each slot.
+    log2phy : ndarray, shape [E, X], dtype of topk_ids
+        Slot of each replica of each expert, padded with -1.
+    slots : ndarray, shape [T, k], dtype of topk_ids
+        Out: the slot of each token.
+
+    Returns
+    -------
+    int
+        -1, or the place ``t * k + i`` of the first id that is no expert, or for which the quotas of
+        its expert do not last.
+
+    Notes
+    -----
+    As `eplb_np.assign`, with its order. No values make it read or write outside the arrays.
+    O(T k + E + P).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np.kernels import assign_slots
+    >>> topk_ids, log2phy = np.array([[0, 1], [0, 2]]), np.array([[0, 3], [1, -1], [2, -1]])
+    >>> slots = np.empty_like(topk_ids)
+    >>> assign_slots(topk_ids, np.array([1, 1, 1, 1]), log2phy, slots), slots.tolist()
+    (-1, [[0, 1], [3, 2]])
     """
     num_experts = log2phy.shape[0]
     column = ints(num_experts)

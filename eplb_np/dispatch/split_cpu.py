@@ -53,7 +53,34 @@ and how many GPUs the queue lists."""
 
 
 def make_split_scratch(graph: SplitGraph, dtype: Any) -> SplitScratch:
-    """Allocate working memory; ``dtype`` is np.int64 or np.float64."""
+    """Allocate the working memory of a split: in Python, once for each thread and dtype of counts.
+
+    Parameters
+    ----------
+    graph : SplitGraph
+        `eplb_np.Splitter.graph`.
+    dtype : {np.int64, np.float64}
+        Type of the counts.
+
+    Returns
+    -------
+    SplitScratch
+        A named tuple of arrays, for `split_layer` and `split_layer_evenly`.
+
+    Notes
+    -----
+    O(D + E + K) memory, for D GPUs and K replicas of experts that have several.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import Splitter, make_plan
+    >>> from eplb_np.kernels import make_split_scratch
+    >>> graph = Splitter(make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)).graph
+    >>> scratch = make_split_scratch(graph, np.int64)
+    >>> scratch.load.shape, scratch.load.dtype.name
+    ((2,), 'int64')
+    """
     num_gpus = graph.component.shape[1]
     num_shared, num_edges = graph.expert.shape[1], graph.edge_slot.shape[1]
     sizes = (num_gpus, num_gpus, num_shared, num_gpus, num_gpus, num_gpus, 2)
@@ -102,7 +129,35 @@ def split_layer(
 ) -> None:
     """Split the load of one layer so that its slowest GPU takes the least time.
 
-    ``counts`` [E] int64 or float64; out: ``slot_load`` [P], same dtype.
+    Parameters
+    ----------
+    graph : SplitGraph
+        `eplb_np.Splitter.graph`.
+    layer : int
+        Row of the plan.
+    counts : ndarray, shape [E], int64 or float64
+        Load of each logical expert in the batch.
+    scratch : SplitScratch
+        What `make_split_scratch` returned for that dtype.
+    slot_load : ndarray, shape [P], dtype of counts
+        Out: load of each slot, 0 in an empty one.
+
+    Notes
+    -----
+    As `eplb_np.Splitter`, which has the method, complexity, ties and source. Called from Python, it
+    runs as Python, many times slower.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import Splitter, make_plan
+    >>> from eplb_np.kernels import make_split_scratch, split_layer
+    >>> graph = Splitter(make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)).graph
+    >>> scratch = make_split_scratch(graph, np.int64)
+    >>> slot_load = np.empty(6, np.int64)
+    >>> split_layer(graph, 0, np.array([60, 50, 5, 15]), scratch, slot_load)
+    >>> slot_load.tolist()
+    [35, 25, 5, 25, 25, 15]
     """
     find_least_caps(graph, layer, counts, scratch, slot_load)
     write_flows(graph, layer, scratch, slot_load)

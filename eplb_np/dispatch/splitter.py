@@ -130,6 +130,23 @@ class Splitter:
             If ``counts`` has another shape, a count is negative or not finite, the counts of a
             layer add up to more than 2**53 (integers) or 2**960 (floats), ``evened`` is not a
             bool, or ``out`` does not fit.
+
+        Notes
+        -----
+        As `Splitter`.
+
+        Examples
+        --------
+        >>> from eplb_np import Splitter, make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> splitter = Splitter(plan)
+        >>> slot_load = splitter.split([[60, 50, 5, 15]])
+        >>> slot_load.tolist(), slot_load.dtype.name
+        ([[35, 25, 5, 25, 25, 15]], 'int64')
+        >>> splitter.split([[60, -1, 5, 15]])
+        Traceback (most recent call last):
+            ...
+        ValueError: counts[0, 1] = -1: a count must be finite and not negative: clean the coun...
         """
         given = self._as_counts(counts, "counts")
         return self._split(given, evened, self._as_out(out, given.dtype, self.plan.phy2log.shape))
@@ -164,6 +181,18 @@ class Splitter:
         ------
         ValueError
             As in `split`, or if there is no such layer.
+
+        Notes
+        -----
+        As `Splitter`.
+
+        Examples
+        --------
+        >>> from eplb_np import Splitter, make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> splitter = Splitter(plan)
+        >>> splitter.split_layer(0, [60, 50, 5, 15]).tolist()
+        [35, 25, 5, 25, 25, 15]
         """
         row = as_size("layer", layer, minimum=0, maximum=self._shape[0] - 1)
         given = self._as_counts(counts, "counts", self._shape[1:])
@@ -189,6 +218,17 @@ class Splitter:
         O(L E), in memory that does not grow. Batches are weighted as windows are in a
         `Rebalancer`: noisy ones count for less, and old ones are forgotten where the workload
         changes. Counts on one rank are not those on another: give each the counts of all.
+
+        Examples
+        --------
+        >>> from eplb_np import Splitter, make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> splitter = Splitter(plan)
+        >>> splitter.shares.tolist()  # before: even
+        [[0.5, 0.5, 1.0, 0.5, 0.5, 1.0]]
+        >>> splitter.observe([[60, 50, 5, 15]])
+        >>> splitter.shares.round(3).tolist()
+        [[0.583, 0.5, 1.0, 0.417, 0.5, 1.0]]
         """
         with np.errstate(over="ignore"):
             given = self._as_counts(counts, "counts").astype(np.float32)
@@ -254,6 +294,16 @@ class Splitter:
         For a set S of GPUs, (load that only S can take) / (speed of S) is a lower bound on the
         makespan. For the set returned, it is the makespan itself; rounded up, if GPUs are alike
         and counts are integers.
+
+        Examples
+        --------
+        >>> from eplb_np import Splitter, make_plan
+        >>> plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+        >>> splitter = Splitter(plan)
+        >>> splitter.binding_gpus([[60, 50, 5, 15]]).tolist()  # both are as busy
+        [[True, True]]
+        >>> splitter.binding_gpus([[10, 10, 90, 10]]).tolist()  # only GPU 0 holds expert 2
+        [[True, False]]
         """
         given = self._as_counts(counts, "counts")
         _, evened_cpu = _kernels()

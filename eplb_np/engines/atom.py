@@ -47,6 +47,22 @@ def make_rebalance_experts(
     ------
     ValueError
         If ``limits`` are not `MoveLimits`, or ``split`` is unknown.
+
+    Notes
+    -----
+    A plan takes the time of mending.
+
+    Examples
+    --------
+    >>> from eplb_np import MoveLimits
+    >>> from eplb_np.engines.atom import make_rebalance_experts
+    >>> within_limits = make_rebalance_experts(MoveLimits(total=0))
+    >>> p2l, l2p, count = within_limits(
+    ...     [[10, 30, 90, 10]], num_physical=6, num_groups=1, num_nodes=1, num_gpus=2,
+    ...     enable_hierarchical=False, old_p2l=[[0, 1, 2, 0, 1, 3]],
+    ... )
+    >>> p2l.tolist()
+    [[0, 1, 2, 0, 1, 3]]
     """
     check_limits(limits)
     check_planned_split(split, "refined")
@@ -104,6 +120,16 @@ def make_rebalance_experts(
         -----
         Arguments are left as they are. Where loads tell nothing, as all zeros, a complete map in
         use stays as it is. Complexity and ties are those of mending.
+
+        Examples
+        --------
+        >>> from eplb_np.engines.atom import rebalance_experts
+        >>> p2l, l2p, count = rebalance_experts(
+        ...     [[10, 30, 90, 10]], num_physical=6, num_groups=1, num_nodes=1, num_gpus=2,
+        ...     enable_hierarchical=False, old_p2l=[[0, 1, 2, 0, 1, 3]],
+        ... )
+        >>> p2l.tolist(), count.tolist()
+        ([[0, 1, 2, 2, 1, 3]], [[1, 2, 2, 1]])
         """
         load = as_array(as_host(weight), "the load")
         num_experts = load.shape[-1] if load.ndim else 1
@@ -121,7 +147,7 @@ def make_rebalance_experts(
     return rebalance_experts
 
 
-rebalance_experts = make_rebalance_experts()
+rebalance_experts: Callable[..., tuple[Any, Any, Any]] = make_rebalance_experts()
 
 
 def install(function: Callable[..., Any] = rebalance_experts) -> None:

@@ -122,6 +122,13 @@ def rebalance_experts(
     hand over the map in use. Loads that are all the same, as at start, give slot s expert s % E
     whatever the number of GPUs: FastDeploy then makes the first map several times, with different
     numbers, and they must agree.
+
+    Examples
+    --------
+    >>> from eplb_np.engines.fastdeploy import rebalance_experts
+    >>> phy2log, log2phy, count = rebalance_experts([[90, 30, 10, 10]], 6, 1, 1, 2)
+    >>> phy2log.tolist(), count.tolist(), phy2log.dtype.name
+    ([[0, 1, 2, 0, 1, 3]], [[2, 2, 1, 1]], 'int32')
     """
     load = np.asarray(weight)
     num_layers, num_experts = load.shape

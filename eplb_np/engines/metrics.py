@@ -239,6 +239,19 @@ class RebalancerMetrics:
         ------
         ValueError
             If ``load`` is not a valid load of these layers and experts. Nothing is counted.
+
+        Notes
+        -----
+        As `RebalancerMetrics`.
+
+        Examples
+        --------
+        >>> from eplb_np import Rebalancer, Topology
+        >>> from eplb_np.engines.metrics import RebalancerMetrics
+        >>> metrics = RebalancerMetrics(Rebalancer(Topology(4, 6, num_gpus=2), 1), model="tiny")
+        >>> metrics.observe([[90, 30, 10, 10]])
+        >>> metrics.registry.get_sample_value("eplb_windows_total", {"model": "tiny"})
+        1.0
         """
         plan = self._rebalancer.current
         self._rebalancer.observe(load)
@@ -262,6 +275,21 @@ class RebalancerMetrics:
         -------
         Proposal
             As `Rebalancer.propose`.
+
+        Notes
+        -----
+        As `RebalancerMetrics`.
+
+        Examples
+        --------
+        >>> from eplb_np import Rebalancer, Topology
+        >>> from eplb_np.engines.metrics import RebalancerMetrics
+        >>> metrics = RebalancerMetrics(Rebalancer(Topology(4, 6, num_gpus=2), 1), model="tiny")
+        >>> metrics.propose().cause
+        'first'
+        >>> labels = {"model": "tiny", "cause": "first"}
+        >>> metrics.registry.get_sample_value("eplb_proposals_total", labels)
+        1.0
         """
         start = time.perf_counter()
         proposal = self._rebalancer.propose()
@@ -290,6 +318,15 @@ class RebalancerMetrics:
         """Take the metrics out of the registry, to make others for this model, or none.
 
         `observe` and `propose` can still be called, but nobody sees what they count.
+
+        Examples
+        --------
+        >>> from eplb_np import Rebalancer, Topology
+        >>> from eplb_np.engines.metrics import RebalancerMetrics
+        >>> metrics = RebalancerMetrics(Rebalancer(Topology(4, 6, num_gpus=2), 1), model="tiny")
+        >>> metrics.close()
+        >>> metrics.registry.get_sample_value("eplb_windows_total", {"model": "tiny"}) is None
+        True
         """
         with _SHARED.lock:
             if self._closed:

@@ -128,6 +128,15 @@ def rebalance_experts(
     Each rank plans for itself. The plan depends on the arguments and on two things that all ranks
     share: the map in use, which SGLang holds, and the ranks that are gone. The map in use is
     changed only where that pays. At start there is none, and all is planned from scratch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np.engines.sglang import rebalance_experts
+    >>> steps = np.array([[[50, 10, 5, 5]], [[40, 20, 5, 5]]])
+    >>> phy2log, log2phy, count = rebalance_experts(steps, 6, 3, None, 1, "deepseek")
+    >>> phy2log.tolist(), count.tolist()
+    ([[0, 1, 2, 0, 1, 3]], [[2, 2, 1, 1]])
     """
     load = _added_up(tokens_per_expert)
     num_gpus = num_physical_experts // num_local_physical_experts

@@ -96,6 +96,14 @@ def rebalance_experts(
     -----
     The plan is a function of the arguments: all hosts get the same. ``--ep-dispatch-algorithm
     static`` sends all tokens of an expert to the first entry of its row.
+
+    Examples
+    --------
+    >>> from eplb_np.engines.sglang_jax import rebalance_experts
+    >>> load = [[90, 30, 10, 10]]
+    >>> phy2log, log2phy, count = rebalance_experts(load, 6, 3, None, 1, "deepseek")
+    >>> phy2log.tolist(), count.tolist()
+    ([[0, 1, 2, 0, 1, 3]], [[2, 2, 1, 1]])
     """
     load = np.asarray(tokens_per_expert)
     if not str(getattr(algorithm, "name", algorithm)).endswith("hierarchical"):

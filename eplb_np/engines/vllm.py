@@ -90,6 +90,13 @@ class EplbPolicy:
         -----
         Arguments are left as they are. Where loads tell nothing, as all zeros or all ones, a
         complete map in use stays as it is. Complexity and ties are those of mending.
+
+        Examples
+        --------
+        >>> from eplb_np.engines.vllm import make_policy
+        >>> policy = make_policy(vllm_version="0.23")
+        >>> policy.rebalance_experts([[10, 30, 90, 10]], 6, 1, 1, 2, [[0, 1, 2, 0, 1, 3]])
+        array([[0, 1, 2, 2, 1, 3]])
         """
         load = as_array(as_host(weight), "the load")
         num_experts = load.shape[-1] if load.ndim else 1

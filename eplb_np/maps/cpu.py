@@ -13,7 +13,30 @@ from eplb_np.maps.maps import EMPTY
 
 @entry
 def fill_log2phy(phy2log: Ints, phyrank: Ints, log2phy: Ints) -> None:
-    """Write each replica's slot into ``log2phy`` [L, E, X] int64, which holds -1 everywhere."""
+    """Write the slot of each replica into the table of each expert. Nothing is checked.
+
+    Parameters
+    ----------
+    phy2log : ndarray, shape [L, P], int64
+        Logical expert in each slot, -1 in an empty one.
+    phyrank : ndarray, shape [L, P], int64
+        Which of its expert's replicas is in the slot, from 0; -1 in an empty one.
+    log2phy : ndarray, shape [L, E, X], int64
+        Out: slot of each replica of each expert, by rank. Fill it with -1 first.
+
+    Notes
+    -----
+    O(L P).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np.kernels import fill_log2phy
+    >>> log2phy = np.full((1, 2, 2), -1)
+    >>> fill_log2phy(np.array([[0, 1, 0]]), np.array([[0, 0, 1]]), log2phy)
+    >>> log2phy.tolist()
+    [[[0, 2], [1, -1]]]
+    """
     for layer in range(phy2log.shape[0]):
         for slot in range(phy2log.shape[1]):
             if phy2log[layer, slot] != EMPTY:

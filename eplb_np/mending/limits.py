@@ -46,6 +46,17 @@ class MoveLimits:
     that.
 
     A limit of 2**40 replicas or more is no limit, and is stored as None.
+
+    Examples
+    --------
+    >>> from eplb_np import MoveLimits, make_plan
+    >>> in_use = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
+    >>> load = [[10, 30, 90, 10]]
+    >>> make_plan(load, current=in_use).moves_from(in_use).num_fetched
+    1
+    >>> limited = make_plan(load, current=in_use, limits=MoveLimits(total=0))
+    >>> limited.moves_from(in_use).num_fetched
+    0
     """
 
     total: int | None = None

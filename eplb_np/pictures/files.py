@@ -43,6 +43,15 @@ def save(figure: Figure, path: str | PathLike[str]) -> None:
     -----
     The same picture, Matplotlib and settings of Matplotlib give the same bytes: there is no date in
     them.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from eplb_np import make_plan, pictures
+    >>> load = [[90, 30, 10, 10]]
+    >>> plan = make_plan(load, num_replicas=6, num_gpus=2)
+    >>> with TemporaryDirectory() as folder:
+    ...     pictures.save(pictures.gpu_loads(plan, load), f"{folder}/gpu_loads.svg")
     """
     suffix = suffix_of(path, SUFFIXES)
     content = drawn(figure, suffix[1:])
@@ -66,6 +75,14 @@ def description(figure: Figure) -> str:
     ------
     ValueError
         If ``figure`` is no figure.
+
+    Examples
+    --------
+    >>> from eplb_np import make_plan, pictures
+    >>> load = [[90, 30, 10, 10]]
+    >>> plan = make_plan(load, num_replicas=6, num_gpus=2)
+    >>> print(pictures.description(pictures.gpu_loads(plan, load)))
+    The busiest GPU carries 1.00 times the mean. Heat map of 1 layers by 2 GPUs on 1 nodes, in...
     """
     _check_figure(figure)
     return str(figure.get_label())

@@ -52,6 +52,16 @@ def replays(
         If ``results`` is no mapping of 1 to 7 replays, or a mark is no window.
     ModuleNotFoundError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np import Topology, pictures
+    >>> from eplb_np.replay import once, replay
+    >>> load = np.tile([[90.0, 30, 10, 10]], (4, 1, 1))
+    >>> results = {"once": replay(load, once(Topology(4, 6, num_gpus=2)))}
+    >>> print(pictures.description(pictures.replays(results)))
+    once: 1.000 over all windows, 0.0% of the slots fetched at a replan. Lines over the window...
     """
     given = _as_replays(results)
     listed = as_list("marks", marks, "give windows", most=10_000)

@@ -47,6 +47,14 @@ def replicas(plan: Plan, load: ArrayLike | None = None, *, theme: ThemeName = "l
         If ``load`` is not a valid load for the plan.
     ModuleNotFoundError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from eplb_np import make_plan, pictures
+    >>> load = [[90, 30, 10, 10]]
+    >>> plan = make_plan(load, num_replicas=6, num_gpus=2)
+    >>> print(pictures.description(pictures.replicas(plan, load)))
+    50% of the experts have more than one replica, and at most 2. Heat map of 1 layers by 4 ex...
     """
     check_is("plan", plan, Plan, HINT)
     counts = np.asarray(plan.logcnt)

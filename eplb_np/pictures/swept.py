@@ -40,6 +40,14 @@ def sweep_curves(found: Sweep, *, within: float = 0.01, theme: ThemeName = "ligh
         to 1.
     ModuleNotFoundError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from eplb_np import pictures
+    >>> from eplb_np.sweeps import grid, sweep
+    >>> found = sweep([[8, 1, 1, 1]], grid(4, [2], policies=["deepseek"]))
+    >>> print(pictures.description(pictures.sweep_curves(found)))
+    10 slots on 2 GPUs balance at 0.987: more gain less than 1%. Curves of GPU balancedness ov...
     """
     check_is("found", found, Sweep, "sweep makes one")
     found.knee(within=within)  # says what is wrong with it

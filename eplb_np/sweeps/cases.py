@@ -49,6 +49,16 @@ class Case(NamedTuple):
         ------
         ValueError
             If the sizes do not fit together.
+
+        Examples
+        --------
+        >>> from eplb_np.sweeps import Case
+        >>> Case(num_gpus=2, num_replicas=6).topology(num_experts=4).slots_per_gpu
+        3
+        >>> Case(num_gpus=2, num_replicas=3).topology(num_experts=4)
+        Traceback (most recent call last):
+            ...
+        ValueError: num_replicas=3 is less than num_experts=4: every expert needs a slot, so g...
         """
         return Topology(
             num_experts, self.num_replicas, self.num_gpus, self.num_nodes, self.num_groups
@@ -113,6 +123,10 @@ def grid(
     ValueError
         If an argument is not a sequence of sizes or policies, nothing fits together, or there are
         more than 10000 combinations.
+
+    Notes
+    -----
+    O(n) for n combinations.
 
     Examples
     --------

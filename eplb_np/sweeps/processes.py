@@ -27,6 +27,7 @@ class Worker:
     def __init__(self, loads: SweptLoads, judging: Judging) -> None:
         # Not a fork: other threads may hold locks, which nobody would release in the child.
         spawn = multiprocessing.get_context("spawn")
+        self.connection: connection.Connection
         self.connection, theirs = spawn.Pipe()
         self.process: process.BaseProcess = spawn.Process(
             target=serve, args=(theirs, loads, judging), daemon=True

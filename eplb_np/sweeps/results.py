@@ -56,7 +56,7 @@ class ResultsFile:
         try:
             self._lock()
             with reading(path):
-                self.done = self._read(header)
+                self.done: dict[Case, SweptCase] = self._read(header)
             if not os.fstat(self._file).st_size:
                 self._append({"format": FORMAT, **header})
                 _keep_name(target)

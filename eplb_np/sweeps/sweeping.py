@@ -231,6 +231,11 @@ def sweep(
         If the file cannot be written; a `ChildProcessError` if processes are killed again and
         again; a `ConnectionError` if the cluster does not answer or cannot work.
 
+    Notes
+    -----
+    For each case the time of `make_plan`, once, and once more for each window of a history that is
+    judged.
+
     Examples
     --------
     >>> from eplb_np.sweeps import grid, sweep

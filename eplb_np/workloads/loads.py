@@ -190,6 +190,10 @@ def zipf_load(
     ValueError
         If a size is not a positive integer, or ``exponent`` is negative or not finite.
 
+    Notes
+    -----
+    O(L E).
+
     Examples
     --------
     >>> sorted(zipf_load(1, 3, tokens_per_layer=110)[0].tolist())
@@ -226,6 +230,10 @@ def uniform_load(
     ------
     ValueError
         If a size is not a positive integer, or ``tokens_per_layer`` is above 2**53.
+
+    Notes
+    -----
+    O(L E).
 
     Examples
     --------
@@ -267,6 +275,10 @@ def one_hot_expert_load(
     ValueError
         If a size is not a positive integer, or ``share`` is not between 0 and 1.
 
+    Notes
+    -----
+    O(L E).
+
     Examples
     --------
     >>> sorted(one_hot_expert_load(1, 3, tokens_per_layer=100)[0].tolist())
@@ -301,6 +313,10 @@ def zero_load(num_layers: int, num_experts: int) -> NDArray[np.int64]:
     ------
     ValueError
         If a size is not a positive integer.
+
+    Notes
+    -----
+    O(L E).
 
     Examples
     --------

@@ -43,6 +43,19 @@ class LoadTrace:
         planner that knew the future would plan from it.
     switches : tuple of int
         Windows in which a new workload begins.
+
+    Raises
+    ------
+    ValueError
+        If ``load`` or ``mean`` cannot be read as an array.
+
+    Examples
+    --------
+    >>> from eplb_np import workloads
+    >>> profiles = workloads.related_profiles(workloads.skewed_load(2, 16), 2)
+    >>> trace = workloads.scenario_trace("switches", profiles, num_windows=9)
+    >>> trace.load.shape, trace.switches
+    ((9, 2, 16), (3, 6))
     """
 
     load: NDArray[np.int64]
@@ -148,6 +161,10 @@ def draw_trace(
     ValueError
         If ``mean`` is not 3-D or has a layer without load; if ``tokens_per_window``, the seed or
         ``concentration`` is out of range; or if a switch is not one of the windows.
+
+    Notes
+    -----
+    O(W L E).
 
     Examples
     --------

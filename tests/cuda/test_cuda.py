@@ -40,7 +40,12 @@ def test_without_a_gpu_the_error_says_what_is_missing(call):
         call()
     message = str(error.value)
     assert "\n" not in message
-    for part in ("there is no GPU to plan on", "driver", "pip install eplb-np[cuda13]", "[cuda12]"):
+    for part in (
+        "there is no GPU to plan on",
+        "driver",
+        "pip install 'eplb-np[cuda13]'",
+        "[cuda12]",
+    ):
         assert part in message
     assert eplb_np.make_plan(LOAD, **SIZES).device == "cpu"
 
@@ -117,7 +122,7 @@ class LinkerError(Exception):
         (CudaSupportError("Error at driver init: \nCall to cuInit (100)"), "no GPU"),
         (CudaSupportError("Error at driver init: \nCall to cuInit (803):"), "too old"),
         (CudaSupportError("Error at driver init: \n\nNo library.\nSet this"), "(No library)"),
-        (NvvmSupportError("libNVVM cannot be found.\nDo that"), "pip install eplb-np[cuda13]"),
+        (NvvmSupportError("libNVVM cannot be found.\nDo that"), "pip install 'eplb-np[cuda13]'"),
         (CUDAError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the PTX was"), "too old"),
         (CUDAError("CUDA_ERROR_LAUNCH_FAILED: It failed. Causes are many"), "It failed): restart"),
         (LinkerError("[222] Call to cuLinkAddData results in CUDA_ERROR_UNS..."), "too old"),

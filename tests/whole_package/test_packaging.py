@@ -1,14 +1,19 @@
 """What is built of the sources: it installs, leaves nothing behind, and can test itself."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-from support import TESTS, TIMEOUT
+from support import PACKAGE, TESTS, TIMEOUT
+
+import eplb_np
 
 pytestmark = [pytest.mark.slow, pytest.mark.same_without_jit]
 
@@ -60,6 +65,58 @@ def sdist(environment, tmp_path_factory) -> Path:
     return built
 
 
+@pytest.fixture(scope="module")
+def unpacked(sdist, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (root,) = folder.iterdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def wheel(environment, unpacked, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    environment.succeeds("-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=unpacked)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def sources(folder: Path) -> set[str]:
+    """The package's own files, as they come without running it."""
+    paths = [*folder.rglob("*.py"), folder / "py.typed"]
+    return {path.relative_to(folder.parent).as_posix() for path in paths}
+
+
+def test_a_wheel_holds_the_package_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (record,) = [name for name in archive.namelist() if name.endswith("METADATA")]
+        said = message_from_bytes(archive.read(record))
+    assert names == sources(PACKAGE)
+    assert (said["Name"], said["Version"]) == ("eplb-np", eplb_np.__version__)
+    assert said["License-Expression"] == "MIT"
+    assert said.get_all("License-File") == ["LICENSE"]
+    needed = [line for line in said.get_all("Requires-Dist") if "extra ==" not in line]
+    assert [re.match(r"\w+", line)[0] for line in needed] == ["numba", "numpy"]
+    assert "# eplb_np" in said.get_payload()
+
+
+def test_an_sdist_holds_what_make_test_needs_and_nothing_else(unpacked):
+    names = {path.name for path in unpacked.iterdir()}
+    assert names == {
+        "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO",
+        "README.md", "RELEASING.md", "asv_benchmarks", "conftest.py", "docs", "eplb_np",
+        "pyproject.toml", "tests", ".gitignore",
+    }  # fmt: skip
+    assert sources(unpacked / "eplb_np") == sources(PACKAGE)
+    endings = {path.suffix for path in unpacked.rglob("*") if path.is_file()}
+    made = {".pyc", ".kernel", ".nbi", ".nbc", ".html", ".whl", ".gz", ".log"}
+    assert endings.isdisjoint(made), endings & made
+    built = ("results", "env", "_build", "__pycache__", "api")
+    assert not [path for path in unpacked.rglob("*") if path.is_dir() and path.name in built]
+
+
 def test_nothing_remains_after_pip_uninstall(environment, sdist):
     pip = ("-m", "pip", "-q")
     before = sorted(environment.packages.iterdir())
@@ -80,10 +137,7 @@ def test_nothing_remains_after_pip_uninstall(environment, sdist):
     assert "ModuleNotFoundError: No module named 'eplb_np'" in result.stderr
 
 
-def test_an_sdist_can_run_its_own_tests(environment, sdist, tmp_path):
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (unpacked,) = tmp_path.iterdir()
+def test_an_sdist_can_run_its_own_tests(environment, unpacked):
     pytest_here = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
     collected = environment.succeeds(*pytest_here, "--collect-only", cwd=unpacked)
     assert "tests/whole_package/test_golden.py" in collected

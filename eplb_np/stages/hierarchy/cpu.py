@@ -74,11 +74,37 @@ def plan_layers(
     phyrank: Ints,
     logcnt: Ints,
 ) -> None:
-    """Plan every row of ``weight`` [L, E] float32.
+    """Plan every layer, by the hybrid or the deepseek policy. Nothing is checked.
 
-    ``hybrid`` is True for the hybrid policy and False for DeepSeek's. Out, all int64:
-    ``phy2log`` [L, P] the logical expert in each slot, ``phyrank`` [L, P] which of that expert's
-    replicas it is, ``logcnt`` [L, E]. Memory: O(E + P), whatever L.
+    Parameters
+    ----------
+    weight : ndarray, shape [L, E], float32
+        Load of each logical expert, in any unit.
+    num_groups, num_nodes, num_gpus : int
+        As in `eplb_np.Topology`; ``num_nodes`` divides ``num_groups``. For a global plan, 1 and 1.
+    hybrid : bool
+        True for the hybrid policy, False for DeepSeek's.
+    phy2log : ndarray, shape [L, P], int64
+        Out: the logical expert in each slot.
+    phyrank : ndarray, shape [L, P], int64
+        Out: which of its expert's replicas is in the slot, from 0.
+    logcnt : ndarray, shape [L, E], int64
+        Out: number of replicas of each expert.
+
+    Notes
+    -----
+    The plans of `eplb_np.rebalance_experts`, with its ties and its source. At most
+    O(L (E + P log P)), in O(E + P) memory, whatever L.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np.kernels import plan_layers
+    >>> phy2log, phyrank = np.empty((2, 1, 6), np.int64)
+    >>> logcnt = np.empty((1, 4), np.int64)
+    >>> plan_layers(np.float32([[90, 30, 10, 10]]), 1, 1, 2, True, phy2log, phyrank, logcnt)
+    >>> phy2log.tolist(), logcnt.tolist()
+    ([[0, 0, 2, 0, 1, 3]], [[3, 1, 1, 1]])
     """
     num_layers, num_experts = weight.shape
     node_experts = num_experts // num_nodes

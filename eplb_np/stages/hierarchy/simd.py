@@ -115,9 +115,35 @@ def plan_layers_in_lockstep(
     phyrank: Ints,
     logcnt: Ints,
 ) -> None:
-    """`plan_layers` for many nodes of few experts: the same arguments, the same plan, sooner.
+    """Plan every layer as `plan_layers` does, sooner for many nodes of few experts.
 
-    Every GPU has more than one slot. Memory: O(E + P), whatever L.
+    Parameters
+    ----------
+    weight : ndarray, shape [L, E], float32
+        Load of each logical expert, in any unit.
+    num_groups, num_nodes, num_gpus : int
+        As for `plan_layers`. Every GPU has more than one slot.
+    hybrid : bool
+        True for the hybrid policy, False for DeepSeek's.
+    phy2log, phyrank : ndarray, shape [L, P], int64
+        Out: as for `plan_layers`.
+    logcnt : ndarray, shape [L, E], int64
+        Out: as for `plan_layers`.
+
+    Notes
+    -----
+    The same plans, in SIMD batches of nodes. Complexity and memory are those of `plan_layers`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np.kernels import plan_layers_in_lockstep
+    >>> weight = np.tile(np.float32([90, 30, 10, 10]), (8, 1))
+    >>> phy2log, phyrank = np.empty((2, 8, 6), np.int64)
+    >>> logcnt = np.empty((8, 4), np.int64)
+    >>> plan_layers_in_lockstep(weight, 1, 1, 2, True, phy2log, phyrank, logcnt)
+    >>> phy2log[7].tolist()
+    [0, 0, 2, 0, 1, 3]
     """
     groups = make_group_scratch(num_groups, num_nodes)
     scratch = make_nodes_scratch(weight.shape[1] // num_nodes, phy2log.shape[1] // num_nodes)

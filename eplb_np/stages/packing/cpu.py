@@ -51,7 +51,34 @@ def make_pack_scratch(num_items: Int, num_packs: Int) -> PackScratch:
 def pack_layers(
     weight: Floats, num_packs: Int, refine_steps: Int, pack_index: Ints, rank_in_pack: Ints
 ) -> None:
-    """Pack every row of ``weight`` [X, n]; out: ``pack_index``, ``rank_in_pack`` [X, n] int64."""
+    """Pack the items of every row into packs of equal size. Nothing is checked.
+
+    Parameters
+    ----------
+    weight : ndarray, shape [X, n], float32
+        Load of each item, in any unit.
+    num_packs : int
+        Number of packs; divides n.
+    refine_steps : int
+        Maximum number of swaps after the packing.
+    pack_index : ndarray, shape [X, n], int64
+        Out: pack of each item.
+    rank_in_pack : ndarray, shape [X, n], int64
+        Out: place of each item in its pack, from 0.
+
+    Notes
+    -----
+    As `eplb_np.balanced_packing`, with its ties and its source. O(n log num_packs) for each row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np.kernels import pack_layers
+    >>> pack_index, rank_in_pack = np.empty((2, 1, 6), np.int64)
+    >>> pack_layers(np.float32([[9, 7, 5, 4, 3, 2]]), 2, 2, pack_index, rank_in_pack)
+    >>> pack_index.tolist()
+    [[0, 1, 1, 0, 1, 0]]
+    """
     num_layers, num_items = weight.shape
     scratch = make_pack_scratch(num_items, num_packs)
     for i in range(num_layers):

@@ -23,9 +23,32 @@ from eplb_np.stages.replication.decisions import is_lower, tail_length
 
 @entry
 def replicate_layers(weight: Floats, phy2log: Ints, rank: Ints, logcnt: Ints) -> None:
-    """Allocate every row of ``weight`` [X, E] to P replicas, in order of logical expert.
+    """Choose the number of replicas of every expert, for every row. Nothing is checked.
 
-    Out: ``phy2log`` [X, P], ``rank`` [X, P], ``logcnt`` [X, E], all int64.
+    Parameters
+    ----------
+    weight : ndarray, shape [X, E], float32
+        Load of each logical expert, in any unit.
+    phy2log : ndarray, shape [X, P], int64
+        Out: logical expert of each replica, ascending.
+    rank : ndarray, shape [X, P], int64
+        Out: which of its expert's replicas it is, from 0.
+    logcnt : ndarray, shape [X, E], int64
+        Out: number of replicas of each expert.
+
+    Notes
+    -----
+    As `eplb_np.replicate_experts`, with its ties and its source. O(E + (P - E) log E) for each row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_np.kernels import replicate_layers
+    >>> phy2log, rank = np.empty((2, 1, 5), np.int64)
+    >>> logcnt = np.empty((1, 3), np.int64)
+    >>> replicate_layers(np.float32([[90, 30, 10]]), phy2log, rank, logcnt)
+    >>> logcnt.tolist(), phy2log.tolist()
+    ([[3, 1, 1]], [[0, 0, 0, 1, 2]])
     """
     num_layers, num_experts = weight.shape
     num_phy = phy2log.shape[1]
