@@ -41,7 +41,8 @@ if pip install -q basedpyright; then
 import json, sys
 symbols = json.load(sys.stdin)["typeCompleteness"]["symbols"]
 found = [s["name"] for s in symbols if s["isExported"] and not s["isTypeKnown"]]
-sys.exit("\n".join(name for name in found if not name.startswith("eplb_np.cli.")))'
+unknown = [name for name in found if not name.startswith("eplb_np.cli.")]
+sys.exit("types are unknown of " + ", ".join(unknown) if unknown else None)'
 else
     echo "pyright was not run: basedpyright cannot be installed here"
 fi
