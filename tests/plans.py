@@ -5,6 +5,7 @@ from itertools import groupby
 import numpy as np
 
 from eplb_np import Plan, Topology
+from eplb_np.local_search.planner import make_separate_maps
 
 
 def plan_of(phy2log, topology) -> Plan:
@@ -15,6 +16,12 @@ def plan_of(phy2log, topology) -> Plan:
             slots = np.flatnonzero(row == e)
             phyrank[layer, slots] = range(len(slots))
     return Plan(phy2log, phyrank, topology, "by hand")
+
+
+def separate_plan(load, topology: Topology, moe_layer_ids=None) -> Plan:
+    """The refined plan with an expert twice on a GPU only where that cannot be avoided."""
+    maps = make_separate_maps(np.asarray(load, np.float32), topology)
+    return Plan(maps.phy2log, maps.phyrank, topology, "refined", moe_layer_ids)
 
 
 def random_plan(generator, num_layers: int, topology: Topology) -> Plan:

@@ -12,9 +12,10 @@ import plain_samples
 import rank_samples
 import sglang_samples
 from mutations import damage_json, damage_npy, damage_zip, pack, unpack
+from plans import separate_plan
 from torch_samples import sound_files, torch_old
 
-from eplb_np import make_plan
+from eplb_np import Topology
 from eplb_np.io import FORMATS, read_loads, read_plan, write_plan
 
 COUNTS = np.random.default_rng(7).integers(1, 9, (2, 3, 4, 8))
@@ -117,10 +118,8 @@ def plan_file(name: str, damage: Damage) -> FormatFile:
     suffix = FORMATS[name].member("CONSUMER").suffixes[0]
 
     def write(path: Path, sample: int) -> None:
-        plan = make_plan(
-            COUNTS[sample, 0, [0, 2, 3]], num_replicas=12, num_gpus=4, split="best",
-            moe_layer_ids=[0, 2, 3],
-        )  # fmt: skip
+        layers = [0, 2, 3]
+        plan = separate_plan(COUNTS[sample, 0, layers], Topology(8, 12, 4), layers)
         write_plan(plan, path, name, num_hidden_layers=4)
 
     return FormatFile(suffix, write, lambda path: read_plan(path, name, num_gpus=4), damage)

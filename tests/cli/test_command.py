@@ -36,7 +36,9 @@ def test_examples_have_options_that_there_are(name):
     assert examples
     for first, *args in examples:
         assert first == name
-        context = click.Context(group.commands[name])
+        context = click.Context(
+            group.commands[name], parent=click.Context(group, **group.context_settings)
+        )
         parser = group.commands[name].make_parser(context)
         parser.parse_args(list(args))  # raises for an unknown option
 

@@ -143,6 +143,7 @@ def test_steps_that_somebody_knows_to_be_in_order(run, folder):
     assert Plan.load("a.json") == Plan.load("b.json")
 
 
+@pytest.mark.same_without_jit  # and minutes as Python
 @pytest.mark.parametrize("split", ["best", "certain"])
 def test_a_plan_for_split_batches(split, run):
     code, out, _ = run("plan", "loads.npy", *OPTIONS, "--split", split, "-o", "plan.json", "--json")

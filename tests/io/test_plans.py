@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from plans import separate_plan
 from support import fewer, refused
 
 from eplb_np import Plan, Topology, in_order_plan, make_plan
@@ -14,7 +15,7 @@ from eplb_np.maps.maps import rank_by_slots
 
 LOAD = np.random.default_rng(3).integers(1, 100, (3, 8))
 MOE = [1, 2, 4]
-PLAN = make_plan(LOAD, num_replicas=12, num_gpus=4, split="best", moe_layer_ids=MOE)
+PLAN = separate_plan(LOAD, Topology(8, 12, 4), MOE)
 CONSUMER = Consumer("an engine", (".json",))
 WRITTEN = [name for name, row in FORMATS.items() if row.writes_plans and row.reads_plans]
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_samples import as_expert_map
+from plans import separate_plan
 from recorded import INTEROP, needs_interop
 from support import refused
 
@@ -122,10 +123,7 @@ def test_experts_that_stay_keep_their_slots():
 
 def test_every_expert_that_stays_keeps_its_slot():
     rng = np.random.default_rng(5)
-    plans = [
-        make_plan(rng.random((3, 16)) ** 3, num_replicas=24, num_gpus=6, split="best")
-        for _ in range(6)
-    ]
+    plans = [separate_plan(rng.random((3, 16)) ** 3, Topology(16, 24, 6)) for _ in range(6)]
     for old, new in pairwise(plans):
         found = through_a_file(new, current=old)[1].phy2log
         for ours, before, wanted in zip(

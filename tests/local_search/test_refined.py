@@ -6,14 +6,13 @@ import cases
 import naive
 import numpy as np
 import pytest
+from plans import separate_plan
 from recorded import needs_loads, recorded_loads
 from support import fewer, needs_jit
 
 import eplb_np
 from eplb_np.local_search.node import DUPLICATES_GAIN
-from eplb_np.local_search.planner import make_separate_maps
 from eplb_np.metrics import layer_balancedness
-from eplb_np.plan import Plan
 
 TINY = [  # experts, replicas, GPUs, nodes, groups
     (3, 6, 3, 1, 1),
@@ -35,11 +34,6 @@ TO_REACH = {
 
 def plan_of(load, topology, **options) -> eplb_np.Plan:
     return eplb_np.make_plan(load, topology, policy="refined", **options)
-
-
-def separate_plan(load, topology) -> eplb_np.Plan:
-    maps = make_separate_maps(np.asarray(load, np.float32), topology)
-    return Plan(maps.phy2log, maps.phyrank, topology, "refined")
 
 
 def num_duplicates(plan: eplb_np.Plan) -> int:
