@@ -16,6 +16,7 @@ from eplb_np._arguments import as_list, as_size, one_line
 from eplb_np._loads.host import as_array
 from eplb_np.maps.maps import rank_by_slots
 from eplb_np.plan import Plan
+from eplb_np.summaries import count_duplicates
 from eplb_np.topology import Topology
 
 
@@ -52,7 +53,7 @@ def placement_for(
     topology = plan.topology
     _check_slots(consumer, plan)
     notes = []
-    duplicates = _count_duplicates(plan)
+    duplicates = count_duplicates(plan.phy2log, plan.topology)
     if duplicates and consumer.breaks_on_duplicates:
         raise ValueError(
             f"slots that hold an expert which their GPU holds already: {duplicates}. "
@@ -117,14 +118,6 @@ def _check_slots(consumer: Consumer, plan: Plan) -> None:
             raise ValueError(
                 f"the plan has {size} {what}, but {consumer.name} takes {most} at most"
             )
-
-
-def _count_duplicates(plan: Plan) -> int:
-    """Count the slots, over all layers, whose expert has an earlier slot on the same GPU."""
-    topology = plan.topology
-    place = topology.gpu_of_slot * topology.num_experts + plan.phy2log
-    place.sort(axis=1)
-    return int((place[:, 1:] == place[:, :-1]).sum())
 
 
 def align_slots(plan: Plan, current: Plan) -> NDArray[Any]:

@@ -49,3 +49,16 @@ def command(files, capfdbinary, monkeypatch):
         return stop.value.code, out.decode(), err.decode()
 
     return command
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command in this process; return exit code, standard output and standard error."""
+
+    def run(*args):
+        monkeypatch.setattr("sys.argv", ["eplb-np", *args])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, *capsys.readouterr()
+
+    return run

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from eplb_np import Topology, make_plan
-from eplb_np.__main__ import main
 from eplb_np.comparison import compare
 from eplb_np.policies import POLICIES
 
@@ -17,20 +16,12 @@ STEPS = np.stack([LOAD, LOAD[:, ::-1], 2 * LOAD, LOAD])
 TOPOLOGY = Topology(12, 16, 4)
 
 
-@pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    """Run the command in this process; return exit code, stdout and stderr."""
+@pytest.fixture(autouse=True)
+def files_of_loads(tmp_path, monkeypatch):
+    """Loads in the current folder."""
     np.save(tmp_path / "loads.npy", LOAD)
     np.save(tmp_path / "steps.npy", STEPS)
     monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        monkeypatch.setattr("sys.argv", ["eplb-np", *args])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 def test_a_table_of_all_policies(run):

@@ -17,7 +17,6 @@ from support import PACKAGE, TIMEOUT, run_python
 
 import eplb_np
 from eplb_np import Plan, in_order_plan, make_plan, workloads
-from eplb_np.__main__ import main
 
 LOAD = np.random.default_rng(8).integers(1, 100, (4, 12)).astype(float)
 LOAD[[0, 2]] = 0
@@ -26,25 +25,12 @@ OPTIONS = ["--replicas", "16", "--gpus", "8", "--nodes", "2", "--groups", "4"]
 SIZES = {"num_replicas": 16, "num_gpus": 8, "num_nodes": 2, "num_groups": 4}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """The current folder, with loads in it."""
     np.save(tmp_path / "loads.npy", LOAD)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(folder, capsys, monkeypatch):
-    """Run the command in this process; return exit code, stdout and stderr."""
-
-    def run(*args):
-        monkeypatch.setattr("sys.argv", ["eplb-np", *args])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 def files_of(folder):

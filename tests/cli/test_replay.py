@@ -11,7 +11,6 @@ from support import run_python
 from terminals import CTRL_C, Terminal
 
 from eplb_np import Topology
-from eplb_np.__main__ import main
 from eplb_np.comparison import windows_at_most
 from eplb_np.replay import planner_named, replay
 
@@ -22,19 +21,11 @@ NAMES = ["once", "replan-deepseek", "mend"]
 OPTIONS = ["--gpus", "4", "--planners", ",".join(NAMES)]
 
 
-@pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    """Run the command in this process; return exit code, stdout and stderr."""
+@pytest.fixture(autouse=True)
+def files_of_loads(tmp_path, monkeypatch):
+    """Loads in the current folder."""
     np.save(tmp_path / "steps.npy", STEPS)
     monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        monkeypatch.setattr("sys.argv", ["eplb-np", *args])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 def expected():

@@ -15,7 +15,6 @@ import pytest
 from support import PACKAGE, TIMEOUT
 from terminals import CTRL_C, Terminal
 
-from eplb_np.__main__ import main
 from eplb_np.sweeps import grid, sweep
 
 LOAD = np.random.default_rng(8).integers(1, 100, (4, 12)).astype(float)
@@ -23,20 +22,12 @@ STEPS = np.stack([LOAD, LOAD[:, ::-1], 2 * LOAD, LOAD])
 MANY = ",".join(map(str, range(2000)))
 
 
-@pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    """Run the command in this process; return exit code, stdout and stderr."""
+@pytest.fixture(autouse=True)
+def files_of_loads(tmp_path, monkeypatch):
+    """Loads in the current folder."""
     np.save(tmp_path / "loads.npy", LOAD)
     np.save(tmp_path / "steps.npy", STEPS)
     monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        monkeypatch.setattr("sys.argv", ["eplb-np", *args])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 def cases_in(path):

@@ -250,6 +250,15 @@ def test_gpu_load_under_the_best_split():
     )
 
 
+@pytest.mark.same_without_jit
+def test_plans_for_the_best_split_hold_no_duplicates():
+    rng = np.random.default_rng(2)
+    topology = Topology(8, 12, 4)
+    loads = rng.lognormal(0, 2, (fewer(12, 12), 8))
+    assert make_plan(loads, topology).summary(loads).duplicates > 0
+    assert make_plan(loads, topology, split="best").summary(loads).duplicates == 0
+
+
 def test_unknown_splits_are_refused():
     plan = make_plan([[90, 30, 10, 10]], num_replicas=6, num_gpus=2)
     load = [[1, 2, 3, 4]]

@@ -1,7 +1,5 @@
 """The refined policy: valid plans, close to the best there are, with few duplicates."""
 
-from itertools import combinations, permutations
-
 import cases
 import naive
 import numpy as np
@@ -40,28 +38,6 @@ def num_duplicates(plan: eplb_np.Plan) -> int:
     """Replicas that share a GPU with their like."""
     by_gpu = plan.phy2log.reshape(plan.num_layers, plan.topology.num_gpus, -1)
     return sum(len(gpu) - len(set(gpu)) for layer in by_gpu.tolist() for gpu in layer)
-
-
-def node_makespan(load: np.ndarray, nodes: list[tuple[int, ...]]) -> float:
-    return max(sum(load[g] for g in node) for node in nodes)
-
-
-def best_nodes(load: np.ndarray, num_nodes: int) -> float:
-    """Smallest heaviest node over all ways to give each node equally many groups."""
-
-    def search(groups: tuple[int, ...]) -> float:
-        if not groups:
-            return 0.0
-        first, rest = groups[0], groups[1:]
-        best = np.inf
-        for others in combinations(rest, len(load) // num_nodes - 1):
-            left = tuple(g for g in rest if g not in others)
-            heaviest = node_makespan(load, [(first, *others)])
-            if heaviest < best:
-                best = min(best, max(heaviest, search(left)))
-        return best
-
-    return search(tuple(range(len(load))))
 
 
 def test_plans_are_sound_in_all_random_cases() -> None:
@@ -150,33 +126,6 @@ def test_tiny_plans_are_close_to_the_optimum(sizes) -> None:
     # With so few replicas there is little to search in; real layers end within 0.1 % of a bound.
     assert np.mean(ratios) < 1.05
     assert max(ratios) < 1.18
-
-
-@pytest.mark.parametrize(("num_groups", "num_nodes"), [(8, 4), (8, 2), (12, 4), (12, 3)])
-def test_groups_are_packed_as_well_as_an_enumeration_can(num_groups, num_nodes) -> None:
-    generator = np.random.default_rng(num_groups + num_nodes)
-    for _ in range(fewer(5, 1)):
-        load = np.round(generator.lognormal(3, 1, (1, num_groups)))
-        topology = eplb_np.Topology(num_groups, num_groups, num_nodes, num_nodes, num_groups)
-        plan = plan_of(load, topology)
-        largest = plan.gpu_load(load).max()
-        assert largest == pytest.approx(best_nodes(load[0], num_nodes), rel=1e-12)
-
-
-@pytest.mark.parametrize(("num_groups", "speeds"), [(6, [1, 2, 1]), (6, [1, 3]), (8, [2, 1, 2, 1])])
-def test_groups_are_packed_for_the_speeds_of_nodes(num_groups, speeds) -> None:
-    generator = np.random.default_rng(num_groups + len(speeds))
-    nodes = np.repeat(np.arange(len(speeds)), num_groups // len(speeds)).tolist()
-    ways = np.array(sorted(set(permutations(nodes))))
-    on_node = ways[:, :, None] == np.arange(len(speeds))
-    for _ in range(fewer(8, 1)):
-        load = np.round(generator.lognormal(3, 1, (1, num_groups)))
-        topology = eplb_np.Topology(
-            num_groups, num_groups, len(speeds), len(speeds), num_groups, gpu_speeds=speeds
-        )
-        longest = plan_of(load, topology).gpu_time(load).max()
-        best = ((load[0, :, None] * on_node).sum(axis=1) / speeds).max(axis=1).min()
-        assert longest == pytest.approx(best, rel=1e-12)
 
 
 def test_balances_no_worse_than_hybrid() -> None:
